@@ -1,0 +1,1 @@
+"""The cleaning engine: every decision scored, logged and reversible."""

@@ -1,0 +1,1 @@
+"""Protocols that turn scores into figures that can be believed."""

@@ -1,0 +1,1 @@
+"""Commands: parse, load the configuration, make one library call."""

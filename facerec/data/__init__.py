@@ -1,0 +1,1 @@
+"""Images, manifests, sources and synthetic identities."""

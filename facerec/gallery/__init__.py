@@ -1,0 +1,1 @@
+"""The watch list: SQLite is the authority, FAISS is rebuilt from it."""

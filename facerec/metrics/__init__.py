@@ -1,0 +1,1 @@
+"""Pure metrics: numpy in, numbers out, no input or output."""

@@ -1,0 +1,1 @@
+"""Backbones, their cost, and the artefacts that carry them."""

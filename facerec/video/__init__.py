@@ -1,0 +1,1 @@
+"""Frames, tracks and one template a track."""

@@ -1,0 +1,24 @@
+"""Shared fixtures: where real faces are, and where nothing of the user's is touched."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    folder = Path(os.environ.get("FACEREC_DATA", _BESIDE))
+    if not (folder / "weights" / "yunet.onnx").is_file():
+        pytest.skip(f"no real faces at {folder}; set FACEREC_DATA to run this test")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def private_home(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's model store."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("FACEREC_HOME", str(home))
+    return home
