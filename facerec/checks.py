@@ -6,10 +6,11 @@ import difflib
 import importlib
 from collections.abc import Collection, Iterable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # commands import this module for their --help: numpy waits until it is used
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Import name -> name to install, where they differ.
 _INSTALL_NAMES = {
@@ -72,6 +73,8 @@ def check_range(value: float, name: str, low: float, high: float) -> float:
 
 def check_image(image: NDArray[Any], name: str = "image") -> NDArray[np.uint8]:
     """Return `image` if it is uint8 RGB of shape (h, w, 3), else raise InputError."""
+    import numpy as np
+
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = getattr(image, "dtype", type(image).__name__)
         raise InputError(f"{name} must be a uint8 RGB array (h, w, 3), got {got}")
@@ -82,6 +85,8 @@ def check_image(image: NDArray[Any], name: str = "image") -> NDArray[np.uint8]:
 
 def check_chips(chips: NDArray[Any], name: str = "chips") -> NDArray[np.uint8]:
     """Return `chips` if they are aligned uint8 RGB (n, 112, 112, 3), else raise InputError."""
+    import numpy as np
+
     if not isinstance(chips, np.ndarray) or chips.dtype != np.uint8:
         got = getattr(chips, "dtype", type(chips).__name__)
         raise InputError(f"{name} must be uint8 RGB (n, 112, 112, 3), got {got}")
@@ -100,6 +105,8 @@ def check_embeddings(
         name: how the message calls it.
         dim: the expected d, any when None.
     """
+    import numpy as np
+
     if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2:
         got = f"{getattr(vectors, 'dtype', type(vectors).__name__)} {np.shape(vectors)}"
         raise InputError(f"{name} must be float32 (n, {dim or 'd'}), got {got}")
