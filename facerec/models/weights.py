@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from facerec.io import read_json, write_json
 
 INFO_NAME = "model.json"
 GRAPH_NAME = "model.onnx"
+WEIGHTS_NAME = "model.safetensors"  # beside the graph, for the torch runtime; optional
 
 
 class ModelInfo(BaseModel):
@@ -25,14 +27,14 @@ class ModelInfo(BaseModel):
     task: Literal["recognition", "detection"] = "recognition"
     sha256: str
     """Over the graph and its external data: see `hash_model`."""
-    input_height: int = Field(112, gt=0)
-    input_width: int = Field(112, gt=0)
+    input_height: int = Field(default=112, gt=0)
+    input_width: int = Field(default=112, gt=0)
     channel_order: Literal["rgb", "bgr"] = "rgb"
     mean: float = 127.5
-    std: float = Field(127.5, gt=0)
+    std: float = Field(default=127.5, gt=0)
     template: Literal["arcface"] = "arcface"
     """Chips are aligned to this five-point template at 112x112, then resized to the input."""
-    embedding_dim: int | None = Field(None, gt=0)
+    embedding_dim: int | None = Field(default=None, gt=0)
     macs: int | None = None
     params: int | None = None
     licence: str = "unknown"
@@ -66,7 +68,7 @@ def external_files(graph: Path) -> list[Path]:
         raise InputError(f"{graph} must be an ONNX file, but cannot be parsed as one") from error
     names = {
         entry.value
-        for tensor in model.graph.initializer
+        for tensor in _iter_tensors(model.graph)
         for entry in tensor.external_data
         if entry.key == "location"
     }
@@ -82,6 +84,18 @@ def external_files(graph: Path) -> list[Path]:
     return files
 
 
+def _iter_tensors(graph: Any) -> Iterator[Any]:
+    """Yield every tensor of a GraphProto: initializers, constants, those of sub-graphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _iter_tensors(inner)
+
+
 def hash_model(graph: Path) -> str:
     """Return the sha256 of the graph followed by its external data, 64 hex digits."""
     digest = hashlib.sha256()
@@ -92,6 +106,25 @@ def hash_model(graph: Path) -> str:
     return digest.hexdigest()
 
 
+def read_info(folder: Path) -> ModelInfo:
+    """Return what `model.json` in an artefact's folder says; the weights are not looked at.
+
+    Raises:
+        InputError: no `model.json`, or a wrong key or value in it.
+    """
+    if not (folder / INFO_NAME).is_file():
+        raise InputError(
+            f"{folder} is not an artefact: it has no {INFO_NAME}; facerec models add FILE --name "
+            "NAME makes one of a .onnx file"
+        )
+    try:
+        return ModelInfo.model_validate(read_json(folder / INFO_NAME))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{folder / INFO_NAME}: {key}: {first['msg']}") from None
+
+
 def read_artefact(folder: Path) -> Artefact:
     """Return the artefact in a folder, its hash checked.
 
@@ -99,13 +132,7 @@ def read_artefact(folder: Path) -> Artefact:
         InputError: no `model.json`, a wrong key or value in it, or weights that are not the ones
             it describes.
     """
-    values = read_json(folder / INFO_NAME)
-    try:
-        info = ModelInfo.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{folder / INFO_NAME}: {key}: {first['msg']}") from None
+    info = read_info(folder)
     graph = folder / GRAPH_NAME
     found = hash_model(graph)
     if found != info.sha256:

@@ -1,0 +1,1 @@
+"""Benchmarks: programs that print a figure, or a ratio to a baseline of the same run."""
