@@ -1,0 +1,168 @@
+"""Pictures into the gallery: detect, align, embed, enrol, with a reason for every refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facerec.checks import InputError, check_one_of
+from facerec.data.sources import SourceItem
+from facerec.embedder import Embedder, Embeddings, embed_pictures
+from facerec.gallery.gallery import Gallery
+from facerec.io import sha256_file
+from facerec.structures import FACE_POLICIES, Detector
+
+if TYPE_CHECKING:
+    from facerec.detection import DetectedPicture
+
+ENROLLED, KNOWN, REFUSED = "enrolled", "already enrolled", "refused"
+
+
+@dataclass(frozen=True)
+class EnrolledPicture:
+    """What became of one picture; durable when it is given out.
+
+    Attributes:
+        key: the picture's path in its source.
+        person: whom it was given for.
+        status: ENROLLED, KNOWN or REFUSED.
+        reason: why it was refused, or what is noteworthy; "" otherwise.
+    """
+
+    key: str
+    person: str
+    status: str
+    reason: str = ""
+
+
+@dataclass
+class _Waiting:
+    """Pictures of one person that go into the next transaction."""
+
+    person: str = ""
+    pictures: list[DetectedPicture] = field(default_factory=list)
+    embeddings: list[Embeddings] = field(default_factory=list)
+
+
+def name_people(items: Iterable[SourceItem], person: str = "") -> list[SourceItem]:
+    """Return the items with a person each: `person`, else the folder's, else the file's name."""
+    named = [
+        dataclasses.replace(item, identity=person or item.identity or item.path.stem)
+        for item in items
+    ]
+    if not named:
+        raise InputError("no pictures to enrol; give a picture, a folder of them or of people")
+    return named
+
+
+def enrol_pictures(
+    gallery: Gallery,
+    items: Iterable[SourceItem],
+    detector: Detector,
+    embedder: Embedder,
+    policy: str = "largest",
+    threads: int | None = None,
+    purpose: str = "",
+) -> Iterator[EnrolledPicture]:
+    """Enrol pictures and yield what became of each, once it is on disk.
+
+    Pictures that are enrolled already are passed over without detection, so that an interrupted
+    enrolment goes on where it was.
+
+    Args:
+        gallery: open.
+        items: pictures with their person in `identity`.
+        detector: what finds the face.
+        embedder: the gallery's recogniser.
+        policy: which of several faces to take; with "all" such a picture is refused, because one
+            name cannot be everybody's.
+        threads: for decoding and detection.
+        purpose: for the audit log.
+
+    Raises:
+        InputError: the embedder's model is not the gallery's.
+    """
+    from facerec.detection import iter_pictures
+
+    gallery.check_model(embedder.model_hash)
+    check_one_of(policy, "face policy", FACE_POLICIES)
+    fresh: list[SourceItem] = []
+    for item in items:
+        known = _look_up(gallery, item)
+        if known is None:
+            fresh.append(item)
+        else:
+            yield known
+    waiting = _Waiting()
+    pictures = iter_pictures(fresh, detector, policy, threads)
+    for picture, found in embed_pictures(embedder, pictures):
+        person = picture.item.identity
+        reason = _refuse(picture, found)
+        if reason:
+            yield EnrolledPicture(picture.item.key, person, REFUSED, reason)
+            continue
+        if waiting.pictures and (
+            person != waiting.person or len(waiting.pictures) >= embedder.batch_size
+        ):
+            yield from _flush(gallery, waiting, embedder.model_hash, purpose)
+            waiting = _Waiting()
+        waiting.person = person
+        waiting.pictures.append(picture)
+        waiting.embeddings.append(found)
+    yield from _flush(gallery, waiting, embedder.model_hash, purpose)
+
+
+def _look_up(gallery: Gallery, item: SourceItem) -> EnrolledPicture | None:
+    try:
+        owner = gallery.store.find_owner(sha256_file(item.path))
+    except OSError:
+        return None  # iter_pictures reports it with its reason
+    if not owner:
+        return None
+    if owner == item.identity:
+        return EnrolledPicture(item.key, owner, KNOWN)
+    reason = f"this picture is already enrolled for {owner!r}"
+    return EnrolledPicture(item.key, item.identity, REFUSED, reason)
+
+
+def _refuse(picture: DetectedPicture, found: Embeddings) -> str:
+    if picture.reason:
+        return picture.reason
+    if not len(found):
+        return "no face"
+    if len(found) > 1:
+        return (
+            f"{len(found)} faces and one name; choose one with --policy largest or central, "
+            "or crop the picture"
+        )
+    if not found.norms[0] > 0:
+        return "the recogniser gives a zero vector"
+    return ""
+
+
+def _flush(
+    gallery: Gallery, waiting: _Waiting, model_hash: str, purpose: str
+) -> Iterator[EnrolledPicture]:
+    if not waiting.pictures:
+        return
+    pictures = waiting.pictures
+    result = gallery.enrol(
+        waiting.person,
+        np.concatenate([found.vectors for found in waiting.embeddings]),
+        np.concatenate([found.norms for found in waiting.embeddings]),
+        model_hash=model_hash,
+        pictures=[picture.sha256 for picture in pictures],
+        sources=[picture.item.key for picture in pictures],
+        det_scores=[float(picture.faces.scores[0]) for picture in pictures],
+        purpose=purpose,
+    )
+    for picture, reason in zip(pictures, result.reasons, strict=True):
+        status = KNOWN if reason == KNOWN else REFUSED if reason else ENROLLED
+        note = "" if reason == KNOWN else reason
+        if status == ENROLLED and picture.found > 1:
+            note = f"{picture.found} faces found, one taken"
+        yield EnrolledPicture(picture.item.key, waiting.person, status, note)

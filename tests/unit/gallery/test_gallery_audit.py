@@ -1,0 +1,96 @@
+import sqlite3
+
+import numpy as np
+import pytest
+
+from facerec.gallery import audit
+from facerec.gallery.gallery import Gallery
+from facerec.models.weights import ModelInfo
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    info = ModelInfo(name="toy", sha256="a" * 64, embedding_dim=4)
+    with Gallery.create(tmp_path, info, operator="meg") as gallery:
+        gallery.enrol("ann", np.eye(4, dtype=np.float32)[:1], np.ones(1, np.float32))
+        gallery.search(np.eye(4, dtype=np.float32)[:2], purpose="case 7", probes=["f1", "f2"])
+        yield gallery
+
+
+def tamper(gallery, *statements):
+    """Change the log as somebody with the file would: past the triggers."""
+    connection = sqlite3.connect(gallery.store.path, isolation_level=None)
+    for name in ("audit_is_not_updated", "audit_is_not_deleted"):
+        connection.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_every_action_is_recorded_in_order(gallery):
+    entries = gallery.list_audit()
+    assert [e.action for e in entries] == ["create", "enrol", "search", "search"]
+    assert [e.number for e in entries] == [1, 2, 3, 4]
+    assert {e.operator for e in entries} == {"meg"}
+    search = entries[2]
+    assert search.purpose == "case 7" and search.details["probe"] == "f1"
+    assert search.details["threshold"] == 0.4 and search.details["person"] == "ann"
+    assert search.details["candidates"] == [["ann", 1.0]]
+    assert entries[3].details["person"] is None
+    assert gallery.verify_audit() == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE audit SET entry = replace(entry, 'case 7', 'case 8') WHERE id = 3", "entry 3 was"),
+        ("UPDATE audit SET hash = 'f' || substr(hash, 2) WHERE id = 2", "entry 2 was changed"),
+        ("UPDATE audit SET previous = 'x' WHERE id = 4", "entry 4 does not follow"),
+        ("DELETE FROM audit WHERE id = 2", "entries 2 to 2 are missing"),
+        ("DELETE FROM audit WHERE id = 4", "entries 4 to 4 are missing at the end"),
+        ("DELETE FROM audit", "entries 1 to 4 are missing at the end"),
+    ],
+)
+def test_a_change_is_found(gallery, statement, fault):
+    tamper(gallery, statement)
+    assert any(fault in text for text in gallery.verify_audit())
+
+
+def test_a_noted_head_proves_the_end_even_against_a_forged_counter(gallery):
+    _, head = gallery.audit_head()
+    assert gallery.verify_audit(head) == []
+    tamper(gallery, "DELETE FROM audit WHERE id = 4", "UPDATE sqlite_sequence SET seq = 3")
+    assert gallery.verify_audit() == []
+    assert "noted head" in gallery.verify_audit(head)[0]
+
+
+def test_a_reforged_chain_is_found_by_the_noted_head(gallery):
+    _, head = gallery.audit_head()
+    with gallery.store.reading() as connection:
+        (entry, previous) = connection.execute(
+            "SELECT entry, previous FROM audit WHERE id = 4"
+        ).fetchone()
+    forged = entry.replace("case 7", "case 9")
+    digest = audit._chain(previous, forged)
+    tamper(gallery, f"UPDATE audit SET entry = '{forged}', hash = '{digest}' WHERE id = 4")
+    assert gallery.verify_audit() == []
+    assert gallery.verify_audit(head) != []
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET entry = ''", "DELETE FROM audit"])
+def test_the_log_is_append_only(gallery, statement):
+    with (
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+        gallery.store.transaction() as connection,
+    ):
+        connection.execute(statement)
+    assert gallery.verify_audit() == []
+
+
+def test_a_search_that_cannot_be_logged_gives_no_answer(gallery, monkeypatch):
+    def fail(*_args, **_more):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(audit, "append_entry", fail)
+    with pytest.raises(sqlite3.OperationalError):
+        gallery.search(np.eye(4, dtype=np.float32)[:1])
