@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from facerec import __version__
-from facerec.cli.command import add_command, build_parser, run_command
+from facerec.command import add_command, build_parser, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

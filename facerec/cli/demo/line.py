@@ -1,0 +1,224 @@
+"""Runs the public commands one after the other, skips what an interrupted demo had done."""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from facerec.checks import InputError
+from facerec.cli.demo.page import write_page
+from facerec.cli.demo.sets import DemoSet, draw_set, link_set
+from facerec.cli.demo.summary import find_point, summarise
+from facerec.command import INTERRUPTED
+from facerec.io import read_json, write_json
+from facerec.provenance import write_result
+
+_STATE = "demo.json"
+_RECIPE = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
+_COMMANDS = {
+    "facerec-clean": "facerec.cli.clean",
+    "facerec-train": "facerec.cli.train",
+    "facerec-eval": "facerec.cli.evaluate",
+    "facerec-gallery": "facerec.cli.gallery",
+}
+
+
+class Line:
+    """The stages of one demo, each with its result on disk.
+
+    Args:
+        out: the demo's folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.stages: list[dict[str, Any]] = []
+
+    def run(self, name: str, command: str, *words: object) -> dict[str, Any]:
+        """Run a public command with `--json` and return what it wrote.
+
+        Raises:
+            InputError: the command failed; it has said why.
+            KeyboardInterrupt: the user stopped it.
+        """
+        texts = [str(word) for word in words]
+
+        def call(path: Path) -> None:
+            main = importlib.import_module(_COMMANDS[command]).main
+            code = main([*texts, "--json", str(path)])
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt
+            if code or not path.exists():
+                raise InputError(f"the demo stopped at stage {name!r}; the line above says why")
+
+        return self.do(name, " ".join([command, *texts]), call)
+
+    def do(self, name: str, shown: str, work: Callable[[Path], None]) -> dict[str, Any]:
+        """Do a stage unless its result is there, and return its result.
+
+        Args:
+            name: of the stage and its file.
+            shown: what is printed: the command.
+            work: writes the result, a JSON object, to the path that it is given.
+        """
+        path = self.out / "stages" / f"{name}.json"
+        clock = self.out / "stages" / f"{name}.seconds.json"
+        _say(f"\n== {name}\n$ {shown}")
+        if clock.exists():
+            _say("done already")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            work(path)
+            write_json(clock, time.monotonic() - started)
+        self.stages.append({"stage": name, "command": shown, "seconds": read_json(clock)})
+        result: dict[str, Any] = read_json(path)
+        return result
+
+
+def run_demo(
+    out: Path,
+    *,
+    data: Path | None = None,
+    detector: str | None = None,
+    seed: int = 1,
+    json_path: Path | None = None,
+) -> int:
+    """Run the whole line in `out` and print where its page lies.
+
+    An interrupted demo of the same settings goes on where it was; a finished one starts afresh.
+
+    Args:
+        out: a folder of this demo alone; made if missing.
+        data: a user's pictures, one folder a person; people who do not exist when None.
+        detector: spec of a detector; the model store's when None, and for synthetic people
+            without one the annotations that are drawn with them.
+        seed: of everything random.
+        json_path: where to write all figures.
+
+    Raises:
+        InputError: foreign files in `out`, no detector for `data`, or a stage failed.
+    """
+    started = time.monotonic()
+    out = out.resolve()
+    detector = detector or _find_detector()
+    if data is not None and detector is None:
+        raise InputError(
+            "your own pictures need a face detector: give --detector FILE.onnx (YuNet), or put one "
+            "into the model store with `facerec models fetch yunet`"
+        )
+    settings = {"data": str(data.resolve()) if data else "", "detector": detector, "seed": seed}
+    _open_folder(out, settings)
+    line = Line(out)
+
+    def prepare(path: Path) -> None:
+        if data is None:
+            found = draw_set(out, detector, seed)
+        else:
+            assert detector is not None
+            found = link_set(out, data, detector, seed)
+        write_json(path, found.to_json())
+
+    shown = "draw people who do not exist" if data is None else f"link the pictures in {data}"
+    demo_set = DemoSet(**line.do("data", shown, prepare))
+    results = _run_stages(line, demo_set, seed)
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    summary = summarise(demo_set, results)
+    page = write_page(out, demo_set, line.stages, results, summary, seconds, peak)
+    write_json(out / _STATE, {**settings, "finished": True})
+    _say(f"\n{seconds:.0f} s in all, {peak / 2**20:.0f} MiB at most. The report: {page.as_uri()}")
+    if json_path is not None:
+        figures = {
+            "summary": summary,
+            "stages": line.stages,
+            "seconds": seconds,
+            "peak_bytes": peak,
+        }
+        write_result(json_path, figures, seed=seed, config=settings)
+    return 0
+
+
+def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
+    """Run every stage after the data and return the results by name."""
+    out = line.out
+    found: dict[str, Any] = {}
+    found["ingest"] = line.run(
+        "ingest", "facerec-clean", "ingest", out / data.crawl, out / "set",
+        "--detector", data.crawl_detector,
+    )  # fmt: skip
+    found["first"] = _train(line, "first-model", out / "set" / "manifest.parquet", seed)
+    first = out / "runs" / "first-model" / "artefact"
+    found["clean"] = line.run("clean", "facerec-clean", "run", out / "set", "--model", first)
+    found["report"] = line.run("clean-report", "facerec-clean", "report", out / "set")
+    if data.truth:
+        found["score"] = line.run(
+            "clean-score", "facerec-clean", "score", out / "set", "--truth", out / data.truth
+        )
+    found["final"] = _train(line, "final-model", out / "set" / "clean.parquet", seed)
+    model = out / "runs" / "final-model" / "artefact"
+    for name, artefact in (("verify-first", first), ("verify-final", model)):
+        found[name] = line.run(
+            name, "facerec-eval", "verify", "--pairs", out / data.pairs,
+            "--images", out / data.pairs_images, "--model", artefact,
+            "--detector", data.pairs_detector, "--policy", "largest", "--flip", "--all-pairs",
+            "--html", out / f"{name}.html", "--seed", seed,
+        )  # fmt: skip
+    threshold = round(float(find_point(found["verify-final"])["threshold"]), 4)
+    found["create"] = line.run(
+        "gallery-create", "facerec-gallery", "create", out / "gallery", "--model", model,
+        "--detector", data.documents_detector, "--threshold", threshold, "--flip",
+    )  # fmt: skip
+    found["enrol"] = line.run(
+        "enrol-documents", "facerec-gallery", "enrol", out / "gallery", out / data.documents
+    )
+    found["watch"] = line.run(
+        "watch", "facerec-gallery", "watch", out / "gallery", out / data.video,
+        "--detector", data.video_detector, "--out", out / "tracks.jsonl", "--purpose", "demo",
+    )  # fmt: skip
+    found["search"] = line.run(
+        "search", "facerec-gallery", "search", out / "gallery", out / data.probes,
+        "--detector", data.probes_detector, "--top", 3, "--purpose", "demo",
+    )  # fmt: skip
+    found["audit"] = line.run("audit", "facerec-gallery", "audit", out / "gallery", "--last", 3)
+    return found
+
+
+def _train(line: Line, name: str, manifest: Path, seed: int) -> dict[str, Any]:
+    return line.run(
+        name, "facerec-train", _RECIPE, f"run={line.out / 'runs' / name}",
+        f"data.manifest={manifest}", f"seed={seed}",
+    )  # fmt: skip
+
+
+def _find_detector() -> str | None:
+    from facerec.models.store import ModelStore
+
+    entries = ModelStore().list()
+    names = [e.name for e in entries if e.info is not None and e.info.task == "detection"]
+    return names[0] if names else None
+
+
+def _open_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Keep an unfinished demo of these settings, empty one of others, refuse foreign files."""
+    if not _RECIPE.is_file():
+        raise InputError(f"the demo's recipe {_RECIPE} is missing; run it from a checkout")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not (out / _STATE).is_file():
+            raise InputError(f"{out} holds other files than a demo's; give an empty --out")
+        if read_json(out / _STATE) == {**settings, "finished": False}:
+            return
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / _STATE, {**settings, "finished": False})
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
