@@ -1,1 +1,50 @@
-"""Classification heads and auxiliary losses."""
+"""Classification heads and auxiliary losses; importing this loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from facerec.checks import InputError, nearest
+from facerec.registry import HEADS
+
+if TYPE_CHECKING:
+    from facerec.losses.head import Head
+
+_MODULES = ("margins",)
+
+
+def head_names() -> list[str]:
+    """Return the names `build_head` knows, sorted; loads torch."""
+    for module in _MODULES:
+        importlib.import_module(f"{__name__}.{module}")
+    return HEADS.names()
+
+
+def build_head(name: str, *, num_classes: int, embedding_dim: int, **params: Any) -> Head:
+    """Return a classification head with fresh class weights.
+
+    Args:
+        name: "normface", "cosface" or "arcface".
+        num_classes: c.
+        embedding_dim: d.
+        params: the head's own arguments, such as `scale`, `margin`, `grad`.
+
+    Raises:
+        InputError: unknown name or parameter (with the nearest), or a value out of range.
+    """
+    head_names()
+    build = HEADS.get(name)
+    known = [key for key in inspect.signature(build).parameters if key not in _FIXED]
+    for key in params:
+        if key not in known:
+            raise InputError(
+                f"head {name!r} has no parameter {key!r}{nearest(key, known)} "
+                f"available: {', '.join(known)}"
+            )
+    head: Head = build(num_classes=num_classes, embedding_dim=embedding_dim, **params)
+    return head
+
+
+_FIXED = ("num_classes", "embedding_dim")

@@ -1,1 +1,47 @@
-"""Backbones, their cost, and the artefacts that carry them."""
+"""Backbones, their cost, and the artefacts that carry them; importing this loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from facerec.checks import InputError, nearest
+from facerec.registry import BACKBONES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MODULES = ("mobilefacenet", "iresnet")
+
+
+def backbone_names() -> list[str]:
+    """Return the names `build_backbone` knows, sorted; loads torch."""
+    for module in _MODULES:
+        importlib.import_module(f"{__name__}.{module}")
+    return BACKBONES.names()
+
+
+def build_backbone(name: str, **args: Any) -> nn.Module:
+    """Return a fresh backbone: float32 (n, 3, s, s) -> float32 (n, embedding_dim), not normalised.
+
+    Every backbone has the attributes `embedding_dim` and `input_size` (s, pixels).
+
+    Args:
+        name: a registered name, such as "mobilefacenet" or "iresnet18".
+        args: the constructor arguments of that backbone.
+
+    Raises:
+        InputError: unknown name or argument (with the nearest), or a value out of range.
+    """
+    backbone_names()
+    build = BACKBONES.get(name)
+    known = inspect.signature(build).parameters
+    for key in args:
+        if key not in known:
+            raise InputError(
+                f"backbone {name!r} has no argument {key!r}{nearest(key, known)} "
+                f"available: {', '.join(known)}"
+            )
+    backbone: nn.Module = build(**args)
+    return backbone

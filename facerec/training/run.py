@@ -1,0 +1,270 @@
+"""A run folder from start to artefact; started again, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from facerec.checks import InputError
+from facerec.config import save_config
+from facerec.data.datasets import ChipSet, hold_out, read_chip_set
+from facerec.data.loader import ChipDataset, ChipLoader
+from facerec.data.transforms import Augmentation
+from facerec.io import read_json, sha256_file, write_json
+from facerec.losses import build_head
+from facerec.models import build_backbone
+from facerec.models.weights import Artefact
+from facerec.provenance import versions, write_result
+from facerec.training.export import export_artefact
+from facerec.training.hooks import BEST, LAST, Checkpoint, Log, NaNGuard, ShowProgress, Validate
+from facerec.training.loop import Hook, fit
+from facerec.training.optim import build_optimizer
+from facerec.training.settings import TrainSettings, find_change
+from facerec.training.state import TrainState, choose_device, load_weights
+from facerec.training.validation import Validator
+
+CONFIG, RESULT, PEOPLE, ARTEFACT = "config.yaml", "result.json", "identities.json", "artefact"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        folder: the run folder.
+        values: plain values of `result.json`.
+        was_finished: whether nothing was left to do.
+    """
+
+    folder: Path
+    values: dict[str, Any]
+    was_finished: bool
+
+
+def train(settings: TrainSettings, folder: Path) -> TrainResult:
+    """Train a backbone in a run folder, export it, and return the figures.
+
+    A folder whose run was cut off, by whatever, goes on at its last checkpoint; on the CPU in one
+    process it ends with exactly the weights of a run that was not. A finished one is left alone.
+
+    Args:
+        settings: the recipe.
+        folder: the run folder, made when absent.
+
+    Raises:
+        InputError: bad data, or the folder belongs to other settings or is in use.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the folder can be resumed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder), _terminate_as_interrupt():
+        check_settings(settings, folder)
+        if (folder / RESULT).exists() and (folder / ARTEFACT).is_dir():
+            return TrainResult(folder, read_json(folder / RESULT), True)
+        return TrainResult(folder, _train(settings, folder), False)
+
+
+def check_settings(settings: TrainSettings, folder: Path) -> None:
+    """Write the resolved settings into a fresh run folder, or compare them with those there.
+
+    Raises:
+        InputError: a key that changes the result differs.
+    """
+    path = folder / CONFIG
+    new = settings.model_dump(mode="json")
+    if not any((folder / name).exists() for name in (LAST, RESULT)):
+        # Nothing was learnt here yet: a wrong setting may still be put right.
+        (folder / BEST).unlink(missing_ok=True)
+        save_config(settings, path)
+        return
+    if not path.exists():
+        raise InputError(f"{folder} holds a run without its {CONFIG}; give another run= folder")
+    old = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if (key := find_change(old, new)) is not None:
+        raise InputError(
+            f"{folder} was started with {key} = {_look_up(old, key)!r}, got "
+            f"{_look_up(new, key)!r}; give another run= folder, or the same value"
+        )
+
+
+def _train(settings: TrainSettings, folder: Path) -> dict[str, Any]:
+    trained_on, held_out = read_people(settings)
+    names = {"trained": trained_on.identities, "held_out": held_out.identities if held_out else ()}
+    write_json(folder / PEOPLE, {**names, "dropped": trained_on.dropped})
+
+    torch.manual_seed(settings.seed)
+    backbone = build_backbone(settings.backbone.name, **settings.backbone.args)
+    size = int(backbone.input_size)  # type: ignore[arg-type]
+    state = build_state(settings, backbone, trained_on)
+    loader = build_loader(settings, trained_on, size)
+    if (folder / LAST).exists():
+        state.load(folder / LAST)
+
+    hooks = build_hooks(settings, folder, loader, held_out, size)
+    fit(state, loader, settings, hooks)
+
+    best = folder / BEST
+    if not best.exists():
+        state.save(best)
+    if settings.artefact_from == "best":
+        load_weights(best, state.backbone)
+    artefact = _export(settings, state.backbone, folder)
+    values: dict[str, Any] = {
+        "steps": state.step,
+        "epochs": settings.epochs,
+        "chips": len(trained_on),
+        "identities": len(trained_on.identities),
+        "dropped_identities": len(trained_on.dropped),
+        "held_out_identities": len(held_out.identities) if held_out else 0,
+        "device": str(state.device),
+        "best_tar": state.best_score,
+        "params": artefact.info.params,
+        "macs": artefact.info.macs,
+        "model_sha256": artefact.info.sha256,
+        "artefact": ARTEFACT,
+    }
+    write_result(
+        folder / RESULT,
+        values,
+        seed=settings.seed,
+        config=settings.model_dump(mode="json"),
+        hashes=_hash_data(settings),
+    )
+    return values
+
+
+def read_people(settings: TrainSettings) -> tuple[ChipSet, ChipSet | None]:
+    """Return the chips to train on and those of held-out people, None when there are none."""
+    data, validation = settings.data, settings.validation
+    chips = read_chip_set(
+        manifest=data.manifest, folder=data.folder, min_images=data.min_images, split=data.split
+    )
+    held_out = None
+    if validation.manifest is not None or validation.folder is not None:
+        held_out = read_chip_set(
+            manifest=validation.manifest, folder=validation.folder, split=validation.split
+        )
+        if shared := sorted(set(held_out.identities) & set(chips.identities)):
+            raise InputError(
+                f"validation must hold people the net is not trained on, but {shared[0]!r} and "
+                f"{len(shared) - 1} more are in both; remove them from one of the two"
+            )
+    elif validation.holdout:
+        chips, held_out = hold_out(chips, validation.holdout, settings.seed)
+    return chips, held_out
+
+
+def build_state(settings: TrainSettings, backbone: torch.nn.Module, chips: ChipSet) -> TrainState:
+    """Return a fresh training state on its device; draws initial weights from torch's generator."""
+    device = choose_device(settings.device)
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise InputError("precision must be fp32 or bf16 on the CPU, got 'fp16'; set it to fp32")
+    head = build_head(
+        settings.head.name,
+        num_classes=len(chips.identities),
+        embedding_dim=int(backbone.embedding_dim),  # type: ignore[arg-type]
+        **settings.head.params,
+    )
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    backbone = backbone.to(device, memory_format=layout)  # type: ignore[call-overload]
+    head = head.to(device)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    optimizer = build_optimizer(backbone, head, settings.optim)
+    return TrainState(backbone, head, optimizer, device, chips.digest(), scaler)
+
+
+def build_loader(settings: TrainSettings, chips: ChipSet, input_size: int) -> ChipLoader:
+    """Return the loader of augmented batches."""
+    data = settings.data
+    augmentation = Augmentation(data.flip, data.brightness, data.contrast, data.blur)
+    dataset = ChipDataset(chips, input_size, data.cache)
+    return ChipLoader(dataset, settings.batch_size, settings.seed, augmentation, data.workers)
+
+
+def build_hooks(
+    settings: TrainSettings,
+    folder: Path,
+    loader: ChipLoader,
+    held_out: ChipSet | None,
+    input_size: int,
+) -> list[Hook]:
+    """Return the hooks of a run, in the order in which they must be called."""
+    log = Log(folder, settings.log_every_steps, settings.tensorboard)
+    total = settings.epochs * loader.steps_per_epoch * loader.batch_size
+    hooks: list[Hook] = [NaNGuard(folder, loader.dataset.chips), log, ShowProgress(total)]
+    if held_out is not None:
+        check = settings.validation
+        validator = Validator(
+            held_out, input_size, check.far, check.max_images, settings.channels_last
+        )
+        hooks.append(Validate(validator, log, folder, check.every_epochs, settings.epochs))
+    hooks.append(Checkpoint(folder, settings.checkpoint_every_steps, loader.steps_per_epoch))
+    return hooks
+
+
+def _export(settings: TrainSettings, backbone: torch.nn.Module, folder: Path) -> Artefact:
+    return export_artefact(
+        backbone,
+        folder / ARTEFACT,
+        name=settings.name or folder.resolve().name,
+        licence=settings.licence,
+        source=f"facerec-train, {folder.resolve().name}",
+        training_data=settings.training_data,
+        training={
+            "backbone": settings.backbone.name,
+            "backbone_args": settings.backbone.args,
+            "config": settings.model_dump(mode="json"),
+            "config_sha256": sha256_file(folder / CONFIG),
+            "data": _hash_data(settings),
+            "versions": versions(),
+        },
+    )
+
+
+def _hash_data(settings: TrainSettings) -> dict[str, str]:
+    """Return the sha256 of the manifests used."""
+    manifests = {"data.manifest": settings.data.manifest}
+    manifests["validation.manifest"] = settings.validation.manifest
+    return {key: sha256_file(path) for key, path in manifests.items() if path is not None}
+
+
+def _look_up(values: dict[str, Any], dotted: str) -> Any:
+    found: Any = values
+    for part in dotted.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the lock dies with its process."""
+    import fcntl
+
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{folder} is in use by another facerec-train; wait for it or give another run="
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM outside the loop end the run as Ctrl-C does, so that nothing half is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
