@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import resource
 import shutil
 import sys
@@ -16,9 +18,11 @@ from facerec.cli.demo.page import write_page
 from facerec.cli.demo.sets import DemoSet, draw_set, link_set
 from facerec.cli.demo.summary import find_point, summarise
 from facerec.command import INTERRUPTED
-from facerec.io import read_json, write_json
+from facerec.io import read_json, write_json, write_text
 from facerec.provenance import write_result
 
+FIRST_EPOCHS = 6
+_SHOWN_LINES = 8
 _STATE = "demo.json"
 _RECIPE = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 _COMMANDS = {
@@ -51,7 +55,9 @@ class Line:
 
         def call(path: Path) -> None:
             main = importlib.import_module(_COMMANDS[command]).main
-            code = main([*texts, "--json", str(path)])
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                code = main([*texts, "--json", str(path)])
+            _show(printed.getvalue().splitlines(), path.with_suffix(".txt"))
             if code == INTERRUPTED:
                 raise KeyboardInterrupt
             if code or not path.exists():
@@ -153,7 +159,9 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
         "ingest", "facerec-clean", "ingest", out / data.crawl, out / "set",
         "--detector", data.crawl_detector,
     )  # fmt: skip
-    found["first"] = _train(line, "first-model", out / "set" / "manifest.parquet", seed)
+    # Stopped early: a net learns what most labels say before it learns the wrong ones by heart.
+    raw_set = out / "set" / "manifest.parquet"
+    _train(line, "first-model", raw_set, seed, f"epochs={FIRST_EPOCHS}")
     first = out / "runs" / "first-model" / "artefact"
     found["clean"] = line.run("clean", "facerec-clean", "run", out / "set", "--model", first)
     found["report"] = line.run("clean-report", "facerec-clean", "report", out / "set")
@@ -161,12 +169,14 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
         found["score"] = line.run(
             "clean-score", "facerec-clean", "score", out / "set", "--truth", out / data.truth
         )
+    _train(line, "raw-model", raw_set, seed)  # what would have been without cleaning
     found["final"] = _train(line, "final-model", out / "set" / "clean.parquet", seed)
     model = out / "runs" / "final-model" / "artefact"
-    for name, artefact in (("verify-first", first), ("verify-final", model)):
+    for kind in ("raw", "final"):
+        name = f"verify-{kind}"
         found[name] = line.run(
-            name, "facerec-eval", "verify", "--pairs", out / data.pairs,
-            "--images", out / data.pairs_images, "--model", artefact,
+            name, "facerec-eval", "verify", "--pairs", out / data.pairs, "--images",
+            out / data.pairs_images, "--model", out / "runs" / f"{kind}-model" / "artefact",
             "--detector", data.pairs_detector, "--policy", "largest", "--flip", "--all-pairs",
             "--html", out / f"{name}.html", "--seed", seed,
         )  # fmt: skip
@@ -190,10 +200,10 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
     return found
 
 
-def _train(line: Line, name: str, manifest: Path, seed: int) -> dict[str, Any]:
+def _train(line: Line, name: str, manifest: Path, seed: int, *overrides: str) -> dict[str, Any]:
     return line.run(
         name, "facerec-train", _RECIPE, f"run={line.out / 'runs' / name}",
-        f"data.manifest={manifest}", f"seed={seed}",
+        f"data.manifest={manifest}", f"seed={seed}", *overrides,
     )  # fmt: skip
 
 
@@ -217,6 +227,15 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _STATE, {**settings, "finished": False})
+
+
+def _show(lines: list[str], log: Path) -> None:
+    """Print the first lines of a command's answer, and keep all of them."""
+    write_text(log, "\n".join(lines) + "\n")
+    for text in lines[:_SHOWN_LINES]:
+        _say(text)
+    if len(lines) > _SHOWN_LINES:
+        _say(f"… {len(lines) - _SHOWN_LINES} more lines in {log}")
 
 
 def _say(text: str) -> None:

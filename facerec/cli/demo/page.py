@@ -11,6 +11,8 @@ from facerec.cli.demo.summary import FAR
 from facerec.pages import Page, build_bars, build_line_plot
 from facerec.provenance import versions
 
+_BARS = 80
+
 
 def write_page(
     out: Path,
@@ -58,7 +60,7 @@ def _add_headline(
             f"precision {_percent(clean['precision'])}, recall {_percent(clean['recall'])} over "
             f"{clean['wrong']:,} wrong faces"
         )
-    for name, label in (("first", "trained on the raw set"), ("final", "on the clean set")):
+    for name, label in (("raw", "trained on the raw set"), ("final", "on the clean set")):
         model = summary[name]
         rows[f"Verification, {label}"] = (
             f"accuracy {model['accuracy']:.2%}, TAR {model['tar']:.2%} at FAR {FAR:g} over all "
@@ -90,8 +92,8 @@ def _add_faces(page: Page, out: Path) -> None:
 def _add_cleaning(page: Page, out: Path, results: dict[str, Any]) -> None:
     clean = results["clean"]
     page.heading("Cleaning")
-    own, strangers = clean["histograms"]["own"], clean["histograms"]["strangers"]
-    edges = [-1 + 2 * (i + 0.5) / len(own) for i in range(len(own))]
+    own, strangers = clean["histograms"]["own"], clean["histograms"]["strangers"][0]
+    edges = [-1 + 2 * (i + 0.5) / _BARS for i in range(_BARS)]
     page.figure(
         build_line_plot(
             {
@@ -120,7 +122,7 @@ def _add_cleaning(page: Page, out: Path, results: dict[str, Any]) -> None:
 def _add_training(page: Page, out: Path, results: dict[str, Any]) -> None:
     page.heading("Training")
     curves = {}
-    for name, label in (("first-model", "raw set"), ("final-model", "clean set")):
+    for name, label in (("raw-model", "raw set"), ("final-model", "clean set")):
         lines = (out / "runs" / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if "loss" in row]
         curves[label] = ([row["step"] for row in rows], [row["loss"] for row in rows])
@@ -143,7 +145,7 @@ def _add_training(page: Page, out: Path, results: dict[str, Any]) -> None:
 
 def _add_verification(page: Page, results: dict[str, Any], summary: dict[str, Any]) -> None:
     page.heading("Verification")
-    names = {"verify-first": "trained on the raw set", "verify-final": "on the clean set"}
+    names = {"verify-raw": "trained on the raw set", "verify-final": "on the clean set"}
     page.figure(
         build_line_plot(
             {
@@ -155,7 +157,7 @@ def _add_verification(page: Page, results: dict[str, Any], summary: dict[str, An
             x_scale="log",
             markers=False,
         ),
-        f"ROC of both models; EER {summary['first']['eer']:.2%} of the model trained on the raw "
+        f"ROC of both models; EER {summary['raw']['eer']:.2%} of the model trained on the raw "
         f"set and {summary['final']['eer']:.2%} of the one trained on the clean set.",
         "ROC over the list of pairs, people that neither model was trained on.",
     )
@@ -210,8 +212,9 @@ def _add_search(page: Page, results: dict[str, Any], summary: dict[str, Any]) ->
 
 
 def _shares(counts: list[int]) -> list[float]:
-    total = sum(counts) or 1
-    return [count / total for count in counts]
+    """Return a fine histogram as `_BARS` shares of all."""
+    total, step = sum(counts) or 1, len(counts) // _BARS
+    return [sum(counts[i * step : (i + 1) * step]) / total for i in range(_BARS)]
 
 
 def _percent(value: float | None) -> str:

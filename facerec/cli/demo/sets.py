@@ -12,7 +12,7 @@ import numpy as np
 from facerec.checks import InputError
 from facerec.io import write_text
 
-CRAWL_PEOPLE, CRAWL_IMAGES = 60, 24
+CRAWL_PEOPLE, CRAWL_IMAGES = 120, 16
 PAIR_PEOPLE, PAIR_IMAGES = 40, 6
 LISTED, STRANGERS = 20, 12
 ON_VIDEO_LISTED, ON_VIDEO_STRANGERS = 4, 2

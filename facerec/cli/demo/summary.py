@@ -21,7 +21,7 @@ def summarise(data: DemoSet, results: dict[str, Any]) -> dict[str, Any]:
     """Return the headline figures, plain JSON values."""
     return {
         "clean": results.get("score"),
-        "first": _describe_model(results["verify-first"]),
+        "raw": _describe_model(results["verify-raw"]),
         "final": _describe_model(results["verify-final"]),
         "tracks": match_tracks(data, results["watch"]["records"]),
         "search": count_answers(data, results["search"]["results"]),
