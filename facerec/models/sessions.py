@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import queue
 from collections.abc import Callable, Sequence
@@ -91,8 +92,7 @@ def open_openvino(
     source: Path | bytes, threads: int, shape: Sequence[int] | None = None, streams: int = 1
 ) -> Run:
     """Return a function that runs a graph, from up to `streams` threads at once."""
-    openvino = require("openvino")
-    core = openvino.Core()
+    core = _load_openvino()
     model = core.read_model(source if isinstance(source, bytes) else str(source))
     if shape is not None:
         model.reshape({model.inputs[0]: list(shape)})
@@ -120,6 +120,16 @@ def open_openvino(
         return output
 
     return run
+
+
+@functools.cache
+def _load_openvino() -> Any:
+    """Return the process's one OpenVINO core, which is never closed.
+
+    Its CPU plugin gives the thread a signal stack of its own and frees it when it is unloaded,
+    after which the next signal, a Ctrl-C say, would end the process by a segmentation fault.
+    """
+    return require("openvino").Core()
 
 
 class GraphSession:

@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -146,3 +148,28 @@ def test_torch_weights_of_another_model_are_refused(exported, tmp_path):
     save_file(weights, tmp_path / "a" / "model.safetensors")
     with pytest.raises(InputError, match="other embeddings than"):
         build_session(Artefact(tmp_path / "a" / "model.onnx", exported.info), "torch")
+
+
+def test_a_signal_after_openvino_is_closed_does_not_kill_the_process():
+    code = """
+import os, signal
+from facerec.models.sessions import open_openvino
+import onnx
+from onnx import TensorProto, helper
+value = helper.make_tensor_value_info
+graph = helper.make_graph(
+    [helper.make_node("Relu", ["x"], ["y"])], "g",
+    [value("x", TensorProto.FLOAT, [1, 3, 4, 4])], [value("y", TensorProto.FLOAT, [1, 3, 4, 4])],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+first = open_openvino(model.SerializeToString(), 1, (1, 3, 4, 4))
+second = open_openvino(model.SerializeToString(), 1, (1, 3, 4, 4))
+del first
+del second
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+os.kill(os.getpid(), signal.SIGTERM)
+assert seen
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
