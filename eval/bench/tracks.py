@@ -115,7 +115,7 @@ def count_runs(away: NDArray[np.int64], least: int = RUN) -> int:
     """Return how many runs of at least `least` equal numbers above 0 there are."""
     edges = np.flatnonzero(np.diff(away)) + 1
     parts = np.split(away, edges)
-    return sum(len(part) >= least and part[0] > 0 for part in parts if len(part))
+    return sum(bool(len(part) >= least and part[0] > 0) for part in parts if len(part))
 
 
 def _count_fragments(tracks: list[Track]) -> int:
