@@ -30,7 +30,7 @@ BESIDE = [
     "pyyaml",
     "rich",
     "safetensors",
-    "scipy",
+    "scipy>=1.12",
     "tensorboard",
 ]
 DEV = [

@@ -22,3 +22,16 @@ def private_home(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("FACEREC_HOME", str(home))
     return home
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many tests read real faces: none at all is a poorer run, and must be seen."""
+    counts = {
+        outcome: sum(
+            "real" in report.keywords for report in terminalreporter.stats.get(outcome, [])
+        )
+        for outcome in ("passed", "failed", "skipped")
+    }
+    terminalreporter.write_line(
+        "real-face tests: {passed} passed, {failed} failed, {skipped} skipped".format(**counts)
+    )

@@ -60,7 +60,7 @@ def _add_headline(
             f"precision {_percent(clean['precision'])}, recall {_percent(clean['recall'])} over "
             f"{clean['wrong']:,} wrong faces"
         )
-    for name, label in (("raw", "trained on the raw set"), ("final", "on the clean set")):
+    for name, label in (("raw", "trained on the raw set"), ("final", "trained on the clean set")):
         model = summary[name]
         rows[f"Verification, {label}"] = (
             f"accuracy {model['accuracy']:.2%}, TAR {model['tar']:.2%} at FAR {FAR:g} over all "
