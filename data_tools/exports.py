@@ -18,11 +18,12 @@ from facerec.checks import InputError, check_one_of
 from facerec.data.manifest import read_manifest
 from facerec.io import atomic_path
 
-KINDS = ("folder", "list")
+KINDS = ("auto", "folder", "list")
+LIST_SUFFIXES = (".csv", ".parquet")
 UNLABELLED_FOLDER = "_unlabelled"
 
 
-def export_set(out: Path, destination: Path, kind: str = "folder") -> dict[str, Any]:
+def export_set(out: Path, destination: Path, kind: str = "auto") -> dict[str, Any]:
     """Write the clean set to a new place.
 
     Args:
@@ -30,7 +31,7 @@ def export_set(out: Path, destination: Path, kind: str = "folder") -> dict[str, 
         destination: "folder": a new or empty folder, which gets one folder an identity with hard
             links to the chips (copies on another disk); "list": a new .csv or .parquet file with
             path (relative to the source's root), identity and split.
-        kind: "folder" or "list".
+        kind: "folder", "list" or "auto": by the destination's name.
 
     Returns:
         rows, identities, files, and repeated (rows of one identity that share one chip).
@@ -39,6 +40,8 @@ def export_set(out: Path, destination: Path, kind: str = "folder") -> dict[str, 
         InputError: the set was not cleaned, or something lies at the destination.
     """
     check_one_of(kind, "export kind", KINDS)
+    if kind == "auto":
+        kind = "list" if destination.suffix.lower() in LIST_SUFFIXES else "folder"
     folder = open_set(out)
     if not folder.clean.is_file():
         raise InputError(f"{out} is not cleaned yet; run: facerec-clean run {out} --model MODEL")
@@ -66,7 +69,7 @@ def _write_list(table: Any, destination: Path) -> None:
     if destination.exists():
         raise InputError(f"{destination} exists; give a new file name")
     suffix = destination.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
+    if suffix not in LIST_SUFFIXES:
         raise InputError(f"a list must end in .csv or .parquet, got {destination.name!r}")
     with atomic_path(destination) as temporary:
         if suffix == ".csv":

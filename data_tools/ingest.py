@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -22,11 +21,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_tools.sets import SET_FORMAT, SetFolder, clear_leftovers, read_info, record_stage
-from facerec.checks import InputError, check_one_of
+from facerec.checks import InputError, check_one_of, check_range
 from facerec.data.manifest import MANIFEST_SCHEMA, build_manifest
 from facerec.data.sources import Source, SourceItem, scan_source
-from facerec.detection import DetectedPicture, build_detector, iter_pictures
-from facerec.io import atomic_path, sha256_bytes, sha256_file, sync_folder, write_json
+from facerec.detection import DetectedPicture, build_detector, hash_detector, iter_pictures
+from facerec.io import atomic_path, sha256_bytes, sync_file, sync_folder, write_json
 from facerec.progress import Progress
 from facerec.provenance import versions
 from facerec.structures import FACE_POLICIES, Detector
@@ -72,21 +71,17 @@ def ingest(
     """
     check_one_of(policy, "face policy", FACE_POLICIES)
     check_one_of(chip_format, "chip format", CHIP_FORMATS)
-    if part_pictures < 1:
-        raise InputError(f"part_pictures must be at least 1, got {part_pictures}")
+    check_range(part_pictures, "part_pictures", 1, 1_000_000)
+    if threads is not None:
+        check_range(threads, "threads", 1, 1024)
     _check_apart(source, out)
     found = scan_source(source, kind, root)
-    if out.resolve() == found.root.resolve():
-        raise InputError(f"the set {out} must not be the folder of the source; take another")
+    _check_other(found.root, out)
     finder = build_detector(detector)
     settings = {
-        "source": str(source.resolve()),
-        "root": str(found.root.resolve()),
-        "kind": found.kind,
-        "listing": _hash_listing(found.items),
-        "pictures": len(found.items),
+        **_describe_source(source, found),
         "detector": finder.name,
-        "detector_sha256": _hash_detector(detector, finder),
+        "detector_sha256": hash_detector(detector, finder),
         "policy": policy,
         "chip_format": chip_format,
         "part_pictures": part_pictures,
@@ -113,6 +108,11 @@ def _check_apart(source: Path, out: Path) -> None:
         raise InputError(
             f"the set {out} and its source {source} must lie apart: nothing is written to a source"
         )
+
+
+def _check_other(root: Path, out: Path) -> None:
+    if out.resolve() == root.resolve():
+        raise InputError(f"the set {out} must not be the folder of the source; take another")
 
 
 def _check_free(folder: SetFolder) -> None:
@@ -142,23 +142,22 @@ def _begin(folder: SetFolder, settings: dict[str, Any]) -> None:
             )
 
 
+def _describe_source(source: Path, found: Source) -> dict[str, Any]:
+    """Return what a later run of the same ingest must find again."""
+    return {
+        "source": str(source.resolve()),
+        "root": str(found.root.resolve()),
+        "kind": found.kind,
+        "listing": _hash_listing(found.items),
+        "pictures": len(found.items),
+    }
+
+
 def _hash_listing(items: list[SourceItem]) -> str:
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.key, item.identity, item.split]).encode())
     return digest.hexdigest()
-
-
-def _hash_detector(spec: str, detector: Detector) -> str:
-    """Return a hash over what decides the faces besides the picture, "" for aligned chips."""
-    kind, _, rest = spec.partition(":")
-    if kind == "annotations":
-        return sha256_file(Path(rest).expanduser())
-    graph = getattr(detector, "graph", None)
-    graphs = [graph] if graph is not None else []
-    if kind == "insightface":
-        graphs = sorted(Path(rest).expanduser().glob("*.onnx"))
-    return sha256_bytes("".join(sha256_file(g) for g in graphs).encode()) if graphs else ""
 
 
 def _write_parts(
@@ -253,8 +252,11 @@ def _write_chip(folder: Path, name: str, chip: NDArray[np.uint8], chip_format: s
         file = folder / f"{name}-{sha256_bytes(data)[:8]}.{chip_format}"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{file.name}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(file)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
     return file
 
 
@@ -262,11 +264,7 @@ def _sync_files(files: Iterable[Path]) -> None:
     """Flush a part's chips to disk before the part says that they are there."""
     folders: set[Path] = set()
     for file in files:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_file(file)
         folders.add(file.parent)
     for folder in sorted(folders):
         sync_folder(folder)

@@ -41,7 +41,7 @@ def write_report(
     folder = open_set(out)
     figures = build_figures(folder)
     dropped = _list_dropped(folder)
-    page = _build_page(folder, figures, top)
+    page = _build_page(figures, top)
     if with_images:
         _add_pictures(page, folder, dropped)
     hashes = {"manifest": sha256_file(folder.manifest)}
@@ -134,7 +134,7 @@ def _list_dropped(folder: SetFolder) -> list[tuple[float, str, str]]:
     return sorted(dropped)
 
 
-def _build_page(folder: SetFolder, figures: dict[str, Any], top: int) -> Page:
+def _build_page(figures: dict[str, Any], top: int) -> Page:
     settings, summary = figures["settings"], figures["round"]
     page = Page("Cleaning report", f"{figures['rows']:,} rows, {figures['faces']:,} usable faces")
     page.heading("Ingest").key_values(

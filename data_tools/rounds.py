@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_tools.decisions import Decision, append_round, read_log, replay, undo_last
+from data_tools.decisions import Decision, Log, append_round, read_log, replay, undo_last
 from data_tools.outliers import MIN_PICTURES, ScoreTable, cap_drops, flag_rows, score_rows
 from data_tools.sets import SetFolder, clear_leftovers, open_set, record_stage
 from data_tools.thresholds import Threshold
@@ -26,6 +26,7 @@ from facerec.embedder import Embedder, embed_cached
 from facerec.io import atomic_path, sha256_bytes, sha256_file
 
 CHECK = "within-identity outlier"
+EMBEDDING = "embedding"
 METHOD = 1
 """Raised whenever the check would decide otherwise on the same scores."""
 
@@ -33,6 +34,7 @@ RIGHT = "near its identity's centre"
 WRONG = "far from its identity's centre"
 TOO_FEW = "too few to judge"
 UNLABELLED = "no identity to judge against"
+NO_DIRECTION = "no direction: embedding of norm 0"
 CAPPED = "far from its identity's centre, kept by the cap on drops"
 
 
@@ -93,9 +95,7 @@ def run_round(
         for place in (folder.root, folder.scores(1).parent):
             clear_leftovers(place)
         manifest = read_manifest(folder.manifest)
-        embedder = Embedder(
-            model, runtime=runtime, batch_size=batch_size, flip=flip, threads=threads
-        )
+        embedder = Embedder(model, runtime, batch_size, flip, threads)
         settings = {
             "check": CHECK,
             "method": METHOD,
@@ -113,21 +113,39 @@ def run_round(
             raise InputError(
                 f"{out} has no usable face; see the reasons: facerec-clean report {out}"
             )
-        began = time.monotonic()
-        vectors = _embed(folder, manifest, usable, embedder)
-        embedded = time.monotonic()
-        scores, cut = score_rows(vectors, usable.labels, threshold)
-        decisions = _decide(manifest, usable, scores, cut, max_drop, embedder.model_hash)
-        number = log.next_number
-        _write_scores(folder.scores(number), manifest, usable, scores)
-        changed = _find_changes(decisions, log.decisions(), number, first=not log.active)
-        checked = time.monotonic()
-        summary = _summarise(decisions, changed, scores, cut, settings, embedder)
-        append_round(folder.log, changed, summary)
-        write_manifest(replay(manifest, [*log.decisions(), *changed]), folder.clean)
-        count = len(usable.ids)
-        record_stage(folder, "embed", embedded - began, count=count, unit="faces", round=number)
-        record_stage(folder, "check", checked - embedded, count=count, unit="faces", round=number)
+        return _run(folder, manifest, usable, embedder, log, settings)
+
+
+def _run(
+    folder: SetFolder,
+    manifest: pa.Table,
+    usable: Usable,
+    embedder: Embedder,
+    log: Log,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Embed, score, decide, log; what is written first is of no effect until the log has it."""
+    began = time.monotonic()
+    vectors, norms = _embed(folder, manifest, usable, embedder)
+    blank = frozenset(usable.rows[norms == 0].tolist())  # a zero vector can be compared to nothing
+    usable, vectors = _select_usable(manifest, blank), vectors[norms > 0]
+    if not usable.ids:
+        raise InputError(f"{embedder.info.name} gives every chip a zero vector; take another model")
+    embedded = time.monotonic()
+    threshold = None if settings["threshold"] == "auto" else settings["threshold"]
+    scores, cut = score_rows(vectors, usable.labels, threshold)
+    max_drop, model_hash = settings["max_drop"], embedder.model_hash
+    decisions = _decide(manifest, usable, blank, scores, cut, max_drop, model_hash)
+    number = log.next_number
+    _write_scores(folder.scores(number), manifest, usable, scores)
+    changed = _find_changes(decisions, log.decisions(), number, first=not log.active)
+    checked = time.monotonic()
+    summary = _summarise(decisions, changed, scores, cut, settings, embedder)
+    append_round(folder.log, changed, summary)
+    write_manifest(replay(manifest, [*log.decisions(), *changed]), folder.clean)
+    count = len(usable.ids)
+    record_stage(folder, "embed", embedded - began, count=count, unit="faces", round=number)
+    record_stage(folder, "check", checked - embedded, count=count, unit="faces", round=number)
     return {**summary, "round": number, "changed": summary["actions_changed"]}
 
 
@@ -153,9 +171,9 @@ def read_chip(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _select_usable(manifest: pa.Table) -> Usable:
+def _select_usable(manifest: pa.Table, without: frozenset[int] = frozenset()) -> Usable:
     chips = manifest["chip"].to_pylist()
-    rows = np.array([row for row, chip in enumerate(chips) if chip], np.int64)
+    rows = np.array([r for r, chip in enumerate(chips) if chip and r not in without], np.int64)
     given = manifest["identity"].to_pylist()
     names = sorted({given[row] for row in rows} - {""})
     numbers = {name: number for number, name in enumerate(names)}
@@ -165,20 +183,20 @@ def _select_usable(manifest: pa.Table) -> Usable:
 
 def _embed(
     folder: SetFolder, manifest: pa.Table, usable: Usable, embedder: Embedder
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     cache = EmbeddingCache(folder.embeddings, embedder.model_hash, embedder.dim)
     chips = manifest["chip"].to_pylist()
 
     def load(positions: list[int]) -> NDArray[np.uint8]:
         return np.stack([read_chip(folder.root / chips[usable.rows[i]]) for i in positions])
 
-    vectors, _ = embed_cached(embedder, cache, usable.ids, load)
-    return vectors
+    return embed_cached(embedder, cache, usable.ids, load)
 
 
 def _decide(
     manifest: pa.Table,
     usable: Usable,
+    blank: frozenset[int],
     scores: ScoreTable,
     cut: Threshold,
     max_drop: float,
@@ -198,6 +216,11 @@ def _decide(
             image_id, path, face, 0, "ingest", "drop", identity, None, None, None, "", reason
         )
         place = places.get(row)
+        if row in blank:
+            decisions.append(
+                replace(unusable, check=EMBEDDING, model=model_hash, reason=NO_DIRECTION)
+            )
+            continue
         if place is None:
             decisions.append(unusable)
             continue
@@ -287,7 +310,7 @@ def _summarise(
 ) -> dict[str, Any]:
     reasons: dict[str, int] = {}
     for decision in decisions:
-        if decision.check == CHECK:
+        if decision.check in (CHECK, EMBEDDING):
             reason = decision.reason.split(", near that of ")[0]
             reasons[reason] = reasons.get(reason, 0) + 1
     judged = int(np.count_nonzero(scores.size >= MIN_PICTURES))

@@ -43,7 +43,7 @@ def score_set(out: Path, truth: Path) -> dict[str, Any]:
     manifest = read_manifest(folder.manifest)
     wrong = dropped = hit = right = unusable = unknown = 0
     kinds: dict[str, dict[str, int]] = {}
-    names = ("path", "face", "chip", "identity", "policy")
+    names = "path", "face", "chip", "identity", "policy"
     columns = (manifest[name].to_pylist() for name in names)
     for path, face, chip, identity, policy in zip(*columns, strict=True):
         person, kind, several = known.get(path, (None, "", False))
@@ -58,8 +58,7 @@ def score_set(out: Path, truth: Path) -> dict[str, Any]:
         right += not bad
         if bad:
             counts = kinds.setdefault(kind or "wrong identity", {"wrong": 0, "hit": 0})
-            counts["wrong"] += 1
-            counts["hit"] += drop
+            counts["wrong"], counts["hit"] = counts["wrong"] + 1, counts["hit"] + drop
     return {
         "wrong": wrong,
         "dropped": dropped,
@@ -81,10 +80,17 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def _read_face(value: Any, where: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: face must be a whole number, got {value!r}") from None
+
+
 def _read_truth(path: Path) -> dict[str, tuple[str, str, bool]]:
     """Return picture -> (whom it is about, kind, whether it shows several people)."""
     if not path.is_file():
-        raise InputError(f"truth table {path} does not exist; check the path")
+        raise InputError(f"truth table {path} is not a file; check the path")
     table = read_table(path)
     for name in _COLUMNS:
         if name not in table.column_names:
@@ -96,9 +102,9 @@ def _read_truth(path: Path) -> dict[str, tuple[str, str, bool]]:
     faces = table["face"].to_pylist() if "face" in table.column_names else [0] * table.num_rows
     truth: dict[str, tuple[str, str, bool]] = {}
     columns = (table["key"].to_pylist(), table["person"].to_pylist(), kinds, faces)
-    for key, person, kind, face in zip(*columns, strict=True):
+    for row, (key, person, kind, face) in enumerate(zip(*columns, strict=True)):
         about, of_kind, _ = truth.get(str(key), (None, "", False))
-        if int(face) <= 0:
+        if _read_face(face, f"truth table {path}, row {row}") <= 0:
             about, of_kind = person or "", kind or ""
         truth[str(key)] = (about or "", of_kind, str(key) in truth)
     return truth

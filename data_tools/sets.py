@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facerec.checks import InputError
-from facerec.io import read_json, write_json
+from facerec.io import lock_folder, read_json, write_json
 
 SET_FORMAT = 1
 
@@ -74,31 +71,9 @@ class SetFolder:
         """Score table of a round."""
         return self.root / "scores" / f"round-{number:04d}.parquet"
 
-    @contextlib.contextmanager
-    def lock(self, job: str) -> Iterator[None]:
-        """Hold the folder for one process; the kernel lets go when that process ends, however.
-
-        Raises:
-            InputError: another process holds it; the message has its number.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = (
-                    os.read(handle, 100).decode("utf-8", "replace").strip() or "another process"
-                )
-                raise InputError(
-                    f"{self.root} is in use by {holder}; wait until it is done or stop it"
-                ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} (facerec-clean {job})\n".encode(), 0)
-            yield
-            os.ftruncate(handle, 0)
-        finally:
-            os.close(handle)
+    def lock(self, job: str) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder for one process: see `facerec.io.lock_folder`."""
+        return lock_folder(self.root, f"facerec-clean {job}")
 
 
 def open_set(root: Path) -> SetFolder:

@@ -67,7 +67,7 @@ def embed_files(
         policy: "central" or "largest".
         cache: folder that keeps embeddings, keyed by the files' content, the model, the detector
             and the policy; None keeps nothing.
-        detector_hash: from `hash_detector`, the detector's name when empty.
+        detector_hash: from `facerec.detection.hash_detector`, the detector's name when empty.
 
     Raises:
         InputError: the policy takes several faces.
@@ -89,13 +89,6 @@ def embed_files(
         vectors[hits], norms[hits] = store.load([ids[i] for i in hits])
         todo = [int(i) for i in np.flatnonzero(~known)]
 
-    def keep(part: list[int]) -> None:
-        # Two files of the same content have one id.
-        fresh = {ids[i]: i for i in part}
-        if store is not None and fresh:
-            rows = list(fresh.values())
-            store.append(list(fresh), vectors[rows], norms[rows])
-
     with Progress("embed", len(todo), "pictures") as progress:
         pictures = iter_pictures((items[i] for i in todo), detector, policy)
         found = embed_pictures(embedder, _note_failures(pictures, failed, progress.advance))
@@ -106,10 +99,27 @@ def embed_files(
             vectors[position], norms[position] = embeddings.vectors[0], embeddings.norms[0]
             waiting.append(position)
             if len(waiting) == _SHARD:
-                keep(waiting)
+                _keep(store, ids, waiting, vectors, norms)
                 waiting = []
-        keep(waiting)
-    return EmbeddedPictures(list(names), vectors, norms, failed, len(todo) - len(failed))
+        _keep(store, ids, waiting, vectors, norms)
+    computed = len(todo) - len(failed)
+    for row in np.flatnonzero(norms == 0).tolist():
+        failed.setdefault(names[row], "no direction: embedding of norm 0")
+    return EmbeddedPictures(list(names), vectors, norms, failed, computed)
+
+
+def _keep(
+    store: EmbeddingCache | None,
+    ids: list[str],
+    positions: list[int],
+    vectors: NDArray[np.float32],
+    norms: NDArray[np.float32],
+) -> None:
+    # Two files of the same content have one id.
+    fresh = {ids[i]: i for i in positions}
+    if store is not None and fresh:
+        rows = list(fresh.values())
+        store.append(list(fresh), vectors[rows], norms[rows])
 
 
 def _note_failures(
@@ -120,26 +130,6 @@ def _note_failures(
             failed[picture.item.key] = picture.reason
         advance()
         yield picture
-
-
-def hash_detector(spec: str, detector: Detector) -> str:
-    """Return the sha256 of what decides where faces are found: files and settings.
-
-    Args:
-        spec: as given to `facerec.detection.build_detector`.
-        detector: what it built.
-    """
-    parts = [detector.name]
-    graph = getattr(detector, "graph", None)
-    place = Path(graph) if graph is not None else Path(spec.partition(":")[2]).expanduser()
-    files = sorted(place.glob("*.onnx")) if place.is_dir() and spec != "aligned" else [place]
-    parts += [sha256_file(file) for file in files if file.is_file()]
-    parts += [
-        f"{name}={value!r}"
-        for name, value in sorted(vars(detector).items())
-        if isinstance(value, (int, float)) and not name.startswith("_")
-    ]
-    return sha256_bytes("\n".join(parts).encode())
 
 
 def _open_cache(folder: Path, key: str, embedder: Embedder, policy: str) -> EmbeddingCache:

@@ -94,7 +94,7 @@ def identities_of(images: Iterable[str]) -> list[str]:
 
 
 def _parse_csv(path: Path, text: str) -> PairList:
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+    reader = csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True)
     found = [name.strip() for name in reader.fieldnames or []]
     if not found:
         raise InputError(f"{path} is empty; expected a CSV with the columns {', '.join(COLUMNS)}")
@@ -119,8 +119,9 @@ def _parse_csv(path: Path, text: str) -> PairList:
                 raise InputError(f"{line}: same must be 0 or 1, got {row['same']!r}")
             folds.append(_parse_integer(row["fold"], line, "fold"))
             same.append(row["same"].strip() == "1")
-            sides[0].append(row["image_a"].strip())
-            sides[1].append(row["image_b"].strip())
+            # A quoted name may start with a space; none ends with one, it ends like a picture's.
+            sides[0].append(row["image_a"].rstrip())
+            sides[1].append(row["image_b"].rstrip())
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
     return _build(path, sides, same, folds)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.embedding import embed_files, hash_detector
+from eval.embedding import EmbeddedPictures, embed_files
 from eval.pairs import identities_of, read_pairs
 from eval.verify import Verification, thin_curve, verify_all_pairs, verify_pairs
 from facerec.checks import InputError
-from facerec.detection import build_detector
+from facerec.detection import build_detector, hash_detector
 from facerec.embedder import Embedder
 from facerec.io import sha256_file
+from facerec.structures import Detector
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class VerifySettings:
         resamples: of the subject bootstrap, 0 for no intervals.
         seed: of the bootstrap.
         cache: folder of kept embeddings, None for none.
+
+    Raises:
+        InputError: resamples is negative or 1.
     """
 
     policy: str = "central"
@@ -39,6 +43,10 @@ class VerifySettings:
     resamples: int = 1000
     seed: int = 0
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.resamples < 0 or self.resamples == 1:
+            raise InputError(f"resamples must be 0 or at least 2, got {self.resamples}")
 
 
 @dataclass(frozen=True)
@@ -78,8 +86,8 @@ def run_verify(
         InputError: anything wrong with the input, or no picture gave a face.
     """
     settings = settings or VerifySettings()
-    if settings.resamples < 0 or settings.resamples == 1:
-        raise InputError(f"resamples must be 0 or at least 2, got {settings.resamples}")
+    if settings.seed < 0:
+        raise InputError(f"seed must not be negative, got {settings.seed}")
     started = time.monotonic()
     pairs = read_pairs(pairs_file, images)
     names = pairs.images()
@@ -97,16 +105,11 @@ def run_verify(
         cache=settings.cache,
         detector_hash=detector_hash,
     )
-    if len(pictures.failed) == len(names):
-        name, reason = next(iter(pictures.failed.items()))
-        raise InputError(
-            f"none of {len(names)} pictures gave a face (first: {name}: {reason}); "
-            "check --images and --detector"
-        )
+    _check_faces(pictures)
     embedded = time.monotonic()
     listed = verify_pairs(pairs, pictures, resamples=settings.resamples, seed=settings.seed)
     every = verify_all_pairs(pictures) if settings.all_pairs else None
-    curve = thin_curve(listed.curve)
+    scored = time.monotonic()
     result = {
         "task": "verify",
         "pairs_file": pairs.name,
@@ -114,25 +117,40 @@ def run_verify(
         "failures": len(pictures.failed),
         "failure_rule": "a pair with a failed picture scores -inf: rejected at every threshold",
         **listed.figures,
+        **_describe_means(embedder, detector, settings),
+        "seconds": {"embed": round(embedded - started, 2), "score": round(scored - embedded, 2)},
+        "newly_embedded": pictures.computed,
+        "failed_files": pictures.failed,
+        "roc": _describe_curve(listed),
+    }
+    if every is not None:
+        result["all_pairs"] = every.figures
+    hashes = {"pairs": sha256_file(pairs_file), "model": embedder.info.sha256}
+    return VerifyRun(result, listed, every, {**hashes, "detector": detector_hash})
+
+
+def _check_faces(pictures: EmbeddedPictures) -> None:
+    if len(pictures.failed) == len(pictures.names):
+        name, reason = next(iter(pictures.failed.items()))
+        raise InputError(
+            f"none of {len(pictures.names)} pictures gave a face (first: {name}: {reason}); "
+            "check --images and --detector"
+        )
+
+
+def _describe_means(
+    embedder: Embedder, detector: Detector, settings: VerifySettings
+) -> dict[str, Any]:
+    return {
         "model": embedder.info.name,
         "model_sha256": embedder.info.sha256,
         "detector": detector.name,
         "policy": settings.policy,
         "flip": settings.flip,
         "runtime": embedder.runtime_name,
-        "seconds": {
-            "embed": round(embedded - started, 2),
-            "score": round(time.monotonic() - embedded, 2),
-        },
-        "newly_embedded": pictures.computed,
-        "failed_files": pictures.failed,
-        "roc": {"far": curve.far.tolist(), "tar": curve.tar.tolist()},
     }
-    if every is not None:
-        result["all_pairs"] = every.figures
-    hashes = {
-        "pairs": sha256_file(pairs_file),
-        "model": embedder.info.sha256,
-        "detector": detector_hash,
-    }
-    return VerifyRun(result, listed, every, hashes)
+
+
+def _describe_curve(found: Verification) -> dict[str, list[float]]:
+    curve = thin_curve(found.curve)
+    return {"far": curve.far.tolist(), "tar": curve.tar.tolist()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import numbers
 from collections.abc import Collection, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ _INSTALL_NAMES = {
 
 class InputError(ValueError):
     """Bad input or usage: commands print its one sentence and exit with code 2."""
+
+
+class JobError(RuntimeError):
+    """A job that failed through no fault of its input: its one sentence is printed, exit code 1."""
 
 
 class MissingPackageError(InputError):
@@ -65,7 +70,10 @@ def check_one_of(value: str, name: str, choices: Collection[str]) -> str:
 
 
 def check_range(value: float, name: str, low: float, high: float) -> float:
-    """Return `value` if low <= value <= high (NaN refused), else raise InputError."""
+    """Return `value` if it is a number, low <= value <= high (NaN refused), else InputError."""
+    is_number = isinstance(value, numbers.Real)
+    if not is_number:  # settings come from YAML, where anything may stand
+        raise InputError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
     if not low <= value <= high:
         raise InputError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,17 @@ from facerec.checks import InputError, nearest
 from facerec.io import write_text
 
 S = TypeVar("S", bound="Section")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML on its own makes it a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 class Section(BaseModel):
@@ -58,7 +70,7 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise InputError(f"{path} is its own base; break the circle of `base:` keys")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a YAML recipe") from None
     except (IsADirectoryError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -91,7 +103,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
             raise InputError(f"override {override!r}: {parent!r} is a value, not a section")
         values = values[parent]
     try:
-        values[leaf] = yaml.safe_load(text)
+        values[leaf] = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise InputError(f"override {override!r}: the value is not readable as YAML") from None
 

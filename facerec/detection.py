@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from facerec.checks import InputError, check_image, check_range, require
 from facerec.data.align import ARCFACE_TEMPLATE, CHIP_SIZE
 from facerec.data.geometry import LEAST_SIDE, move_faces, shrink_image, shrink_matrix, turn_image
-from facerec.data.images import UnreadableImageError, quiet_opencv
+from facerec.data.images import UnreadableImageError
 from facerec.data.pictures import DetectedPicture, clip_faces, detect_picture, iter_pictures
 from facerec.data.sources import read_table
+from facerec.io import sha256_bytes, sha256_file
+from facerec.opencv import quiet_opencv
 from facerec.structures import Detector, Faces
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "YuNetDetector",
     "build_detector",
     "detect_picture",
+    "hash_detector",
     "iter_pictures",
 ]
 
@@ -36,7 +39,9 @@ _RETRY_SIDE = 480
 _RETRY_DEGREES = (0, -45, 45, 90, -90, 180)
 
 
-def build_detector(spec: str, resolve: Callable[[str], Path] | None = None) -> Detector:
+def build_detector(
+    spec: str, resolve: Callable[[str], Path] | None = None, second_look: bool = True
+) -> Detector:
     """Return the detector that `--detector` names.
 
     Args:
@@ -44,6 +49,8 @@ def build_detector(spec: str, resolve: Callable[[str], Path] | None = None) -> D
             "insightface:FOLDER" (a local model folder), or a YuNet model: store name, artefact
             folder or .onnx file.
         resolve: turns the last kind into the path of the graph; the model store when None.
+        second_look: whether YuNet looks again at a picture without a face; False for video, where
+            an empty frame should cost no more than a full one and the next frame comes anyway.
 
     Raises:
         InputError: nothing there, or it is no such detector.
@@ -59,8 +66,30 @@ def build_detector(spec: str, resolve: Callable[[str], Path] | None = None) -> D
     if resolve is None:
         from facerec.models.store import resolve_model
 
-        return YuNetDetector(resolve_model(spec, task="detection").graph)
-    return YuNetDetector(resolve(spec))
+        graph = resolve_model(spec, task="detection").graph
+    else:
+        graph = resolve(spec)
+    return YuNetDetector(graph) if second_look else YuNetDetector(graph, retry_score=None)
+
+
+def hash_detector(spec: str, detector: Detector) -> str:
+    """Return the sha256 of what decides where faces are found: files and settings.
+
+    Args:
+        spec: as given to `build_detector`.
+        detector: what it built.
+    """
+    parts = [detector.name]
+    graph = getattr(detector, "graph", None)
+    place = Path(graph) if graph is not None else Path(spec.partition(":")[2]).expanduser()
+    files = sorted(place.glob("*.onnx")) if place.is_dir() and spec != "aligned" else [place]
+    parts += [sha256_file(file) for file in files if file.is_file()]
+    parts += [
+        f"{name}={value!r}"
+        for name, value in sorted(vars(detector).items())
+        if isinstance(value, (int, float)) and not name.startswith("_")
+    ]
+    return sha256_bytes("\n".join(parts).encode())
 
 
 class YuNetDetector:
@@ -107,7 +136,8 @@ class YuNetDetector:
             self._find(np.zeros((64, 64, 3), np.uint8), self.min_score)
         except cv2.error as error:
             raise InputError(
-                f"{self.graph} must be a YuNet model for cv2.FaceDetectorYN"
+                f"{self.graph} must be a YuNet model for cv2.FaceDetectorYN, but OpenCV cannot run "
+                "it as one; facerec models fetch yunet downloads one"
             ) from error
 
     def detect(self, image: NDArray[np.uint8], key: str = "") -> Faces:

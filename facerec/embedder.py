@@ -18,6 +18,9 @@ from facerec.models.store import resolve_model
 from facerec.models.weights import Artefact, ModelInfo
 from facerec.progress import Progress
 
+_LEAST_NORM = 1e-12
+"""Below it a raw embedding has no direction and counts as 0."""
+
 _STANDARD = ("rgb", 127.5, 127.5, 112, 112)
 
 
@@ -137,7 +140,9 @@ class Embedder:
                 f"{self.info.name} gives NaN or infinity for chip {row}; its weights are unusable"
             )
         norms = np.linalg.norm(raw.astype(np.float64), axis=1)
-        vectors = (raw / np.maximum(norms, 1e-12)[:, None]).astype(np.float32)
+        norms[norms < _LEAST_NORM] = 0
+        vectors = np.zeros_like(raw)
+        np.divide(raw, norms[:, None], out=vectors, where=norms[:, None] > 0, casting="same_kind")
         return Embeddings(vectors, norms.astype(np.float32))
 
     def _preprocess(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -231,7 +236,8 @@ def embed_cached(
         shard: embeddings a shard.
 
     Returns:
-        vectors, float32 (n, d), unit norm, and raw norms, float32 (n,), in the order of `ids`.
+        vectors, float32 (n, d), unit norm, and raw norms, float32 (n,), in the order of `ids`; a
+        chip without direction has vector 0 and norm 0.
 
     Raises:
         InputError: the cache is another model's.

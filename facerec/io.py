@@ -30,9 +30,47 @@ def sha256_bytes(data: bytes) -> str:
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Flush what was written to a file to disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, job: str) -> Iterator[None]:
+    """Hold a folder for one process; the kernel lets go when that process ends, however.
+
+    Args:
+        folder: made if missing; its `.lock` names the holder.
+        job: what the holder does, for the message to others.
+
+    Raises:
+        InputError: another process holds it; the message has its number.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 100).decode("utf-8", "replace").strip() or "another process"
+            raise InputError(
+                f"{folder} is in use by {holder}; wait until it is done or stop it"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} ({job})\n".encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 
@@ -96,8 +134,9 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a torch checkpoint all or nothing."""
     import torch
 
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    # Through a file of ours: given a path, torch reports a full disk as an internal error.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

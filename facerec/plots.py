@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from facerec.checks import InputError, check_one_of, require
 
@@ -57,15 +57,7 @@ def build_line_plot(
     drawn: dict[str, Any] = {}
     some = False
     for i, (name, (x, y)) in enumerate(series.items()):
-        xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-        if xs.shape != ys.shape or xs.ndim != 1:
-            raise InputError(f"series {name!r} must be two equal rows, got {xs.shape}, {ys.shape}")
-        shown = np.ones(len(xs), np.bool_)
-        if x_scale == "log":
-            shown &= xs > 0
-        if y_scale == "log":
-            shown &= ys > 0
-        xs, ys = xs[shown], ys[shown]
+        xs, ys = _take_drawable(name, x, y, x_scale, y_scale)
         some = some or bool(xs.size)
         marked = len(xs) <= 40 if markers is None else markers
         (drawn[name],) = axes.plot(
@@ -171,6 +163,21 @@ def build_bars(
     axes.margins(x=0.15)
     axes.grid(visible=False, axis="y")
     return figure
+
+
+def _take_drawable(
+    name: str, x: ArrayLike, y: ArrayLike, x_scale: str, y_scale: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the points that both axes can show: a log axis has no place for 0 or less."""
+    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if xs.shape != ys.shape or xs.ndim != 1:
+        raise InputError(f"series {name!r} must be two equal rows, got {xs.shape}, {ys.shape}")
+    shown = np.ones(len(xs), np.bool_)
+    if x_scale == "log":
+        shown &= xs > 0
+    if y_scale == "log":
+        shown &= ys > 0
+    return xs[shown], ys[shown]
 
 
 def _plain(text: str) -> str:

@@ -40,8 +40,8 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             raise InputError(
-                f"unknown {self.kind} {name!r}{nearest(name, self._entries)} "
-                f"available: {', '.join(self.names())}"
+                f"unknown {self.kind} {name!r}; available: {', '.join(self.names())}"
+                f"{nearest(name, self._entries)}"
             )
         return self._entries[name]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError
-from facerec.command import add_json, build_parser, run_command
+from facerec.command import add_json, build_parser, run_command, write_json_result
 from facerec.embedder import Embedder
 from facerec.models.graphs import count_prelu, load_graph, rewrite_prelu
 from facerec.models.runtimes import RUNTIMES
@@ -67,8 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from facerec.provenance import write_result
-
     result: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     if arguments.repeats < 1:
@@ -86,9 +84,8 @@ def _run(arguments: argparse.Namespace) -> None:
             figures = _measure(jobs, arguments.repeats)
         result["prelu"] = _report("MobileFaceNet, PReLU, random weights", figures)
         result["targets"] = _judge(figures)
-    if arguments.json:
-        config = {"repeats": arguments.repeats, "threads": arguments.threads}
-        write_result(arguments.json, result, seed=0, config=config, hashes=hashes)
+    config = {"repeats": arguments.repeats, "threads": arguments.threads}
+    write_json_result(arguments, result, seed=0, config=config, hashes=hashes)
 
 
 def export_prelu(folder: Path) -> tuple[Artefact, Path]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError
-from facerec.command import add_json, build_parser, run_command
+from facerec.command import add_json, build_parser, run_command, write_json_result
 from facerec.structures import Track
 
 LONG_TRACK = 100
@@ -138,10 +138,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from facerec.embedder import Embedder
     from facerec.io import sha256_file
     from facerec.progress import Progress
-    from facerec.provenance import write_result
     from facerec.video.watch import WatchCounts, WatchSettings, iter_tracks, summarise
 
-    detector = build_detector(arguments.detector)
+    detector = build_detector(arguments.detector, second_look=False)  # as watch does
     embedder = Embedder(arguments.model)
     counts = WatchCounts()
     settings = WatchSettings(every=arguments.every)
@@ -168,10 +167,10 @@ def _run(arguments: argparse.Namespace) -> None:
         "detector": detector.name,
     }
     _show(result, arguments.least_span)
-    if arguments.json:
+    if arguments.json:  # a video may be large: it is hashed only where the hash is kept
         config = {"every": arguments.every, "least_span": arguments.least_span}
         hashes = {"video": sha256_file(arguments.video), "model": embedder.model_hash}
-        write_result(arguments.json, result, config=config, hashes=hashes)
+        write_json_result(arguments, result, config=config, hashes=hashes)
 
 
 def _show(result: dict[str, Any], least_span: int) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from facerec.command import add_json, build_parser, run_command
+from facerec.command import add_json, build_parser, run_command, write_json_result
 
 _POLL_S = 0.05
 
@@ -71,8 +71,6 @@ def _read_memory(pid: int) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from facerec.provenance import write_result
-
     runs = [
         measure_command(arguments.words, quiet=arguments.repeat > 1)
         for _ in range(arguments.repeat)
@@ -84,9 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{' '.join(arguments.words)}: {wall:.2f} s wall (median of {len(runs)}), "
         f"{peak / 2**20:.0f} MiB peak, exit {codes}\n"
     )
-    if arguments.json:
-        result = {"wall_s": [run[0] for run in runs], "peak_bytes": peak, "exit_codes": codes}
-        write_result(arguments.json, result)
+    result = {"wall_s": [run[0] for run in runs], "peak_bytes": peak, "exit_codes": codes}
+    write_json_result(arguments, result)
     return codes[-1]
 
 

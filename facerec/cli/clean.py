@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facerec.command import add_command, build_parser, run_command
+from facerec.command import add_command, build_parser, run_command, write_json_result
 
 Commands = Any
 
@@ -35,7 +35,7 @@ def _add_ingest(commands: Commands) -> None:
         commands,
         "ingest",
         _run_ingest,
-        "detect and align the faces of a source into a set folder; killed, it goes on",
+        "detect and align the faces of a source into a set folder; run again, it goes on",
         "facerec-clean ingest crawl/ set/ --detector yunet.onnx --policy largest",
     )
     parser.add_argument("source", type=Path, help="folder of pictures, or a .csv or .parquet list")
@@ -53,7 +53,7 @@ def _add_ingest(commands: Commands) -> None:
         help="which of several faces",
     )
     parser.add_argument(
-        "--kind", default="auto", choices=("auto", "folder", "list", "loose"), help="of source"
+        "--kind", default="auto", choices=("auto", "folder", "list", "loose"), help="kind of source"
     )
     parser.add_argument("--root", type=Path, help="folder that a list's paths are relative to")
     parser.add_argument(
@@ -113,11 +113,13 @@ def _add_others(commands: Commands) -> None:
         "export",
         _run_export,
         "write the clean set as a folder an identity (hard links) or as a list",
-        "facerec-clean export set/ clean_faces/ --kind folder",
+        "facerec-clean export set/ clean_faces/",
     )
     export.add_argument("out", type=Path, help="set folder")
     export.add_argument("destination", type=Path, help="new folder, or new .csv or .parquet file")
-    export.add_argument("--kind", default="folder", choices=("folder", "list"), help="of export")
+    export.add_argument(
+        "--kind", default="auto", choices=("auto", "folder", "list"), help="of export"
+    )
     score = add_command(
         commands,
         "score",
@@ -237,12 +239,22 @@ def _run_score(arguments: argparse.Namespace) -> None:
 
 
 def _write_json(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
-    if arguments.json:
-        from facerec.provenance import write_result
+    """Write `--json` with the hashes of the model, the detector and the set's own files."""
+    if arguments.json is None:
+        return
+    from data_tools.sets import SetFolder
+    from facerec.io import sha256_file
 
-        config = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in vars(arguments).items()
-            if name not in ("run", "json")
-        }
-        write_result(arguments.json, figures, config=config)
+    folder = SetFolder(arguments.out)
+    files = {
+        "manifest": folder.manifest,
+        "decisions": folder.log,
+        "clean": folder.clean,
+        "truth": getattr(arguments, "truth", None),
+    }
+    hashes = {n: sha256_file(file) for n, file in files.items() if file and file.is_file()}
+    settings = figures.get("settings", {})
+    for name in ("model", "detector"):
+        if settings.get(f"{name}_sha256"):
+            hashes[name] = settings[f"{name}_sha256"]
+    write_json_result(arguments, figures, hashes=hashes)

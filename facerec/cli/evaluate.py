@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facerec.command import add_command, build_parser, run_command
+from facerec.command import add_command, build_parser, run_command, write_json_result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,22 +57,13 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run_verify(arguments: argparse.Namespace) -> int:
     from eval.protocol import VerifySettings, run_verify
     from eval.report import POINT_COLUMNS, build_verify_page, describe_points, format_table
-    from facerec.provenance import write_result
 
     names = ("policy", "flip", "runtime", "batch_size", "all_pairs", "resamples", "seed", "cache")
     settings = VerifySettings(**{name: getattr(arguments, name) for name in names})
     run = run_verify(
         arguments.pairs, arguments.images, arguments.model, arguments.detector, settings
     )
-    if arguments.json:
-        config = {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in vars(arguments).items()
-            if name != "run"
-        }
-        write_result(
-            arguments.json, run.result, seed=arguments.seed, config=config, hashes=run.hashes
-        )
+    write_json_result(arguments, run.result, seed=arguments.seed, hashes=run.hashes)
     if arguments.html:
         build_verify_page(run.result, run.pairs, run.all_pairs).write(arguments.html)
     result = run.result

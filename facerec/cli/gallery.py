@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facerec.command import BAD_INPUT, add_command, build_parser, run_command
+from facerec.command import BAD_INPUT, add_command, build_parser, run_command, write_json_result
 
 if TYPE_CHECKING:
     from facerec.gallery.gallery import Answer
@@ -115,7 +115,7 @@ def _add_list_and_audit(commands: Any) -> None:
         commands,
         "audit",
         _run_audit,
-        "show the log and check that it is whole; exit code 1 when it is not",
+        "show the log and check it, and the gallery against it; exit code 1 when it is not whole",
         "facerec-gallery audit mygallery --last 20",
     )
     audit.add_argument("gallery", type=Path, help="folder of the gallery")
@@ -146,7 +146,6 @@ def _run_create(arguments: argparse.Namespace) -> None:
     from facerec.embedder import Embedder
     from facerec.gallery.gallery import Gallery
     from facerec.gallery.tools import keep_spec
-    from facerec.provenance import write_result
 
     embedder = Embedder(arguments.model, flip=arguments.flip)
     if arguments.detector:
@@ -168,9 +167,8 @@ def _run_create(arguments: argparse.Namespace) -> None:
     ) as gallery:
         model = gallery.model
     print(f"{arguments.gallery}: empty gallery for {model.name}, {model.dim} dimensions")
-    if arguments.json:
-        result = {"gallery": str(arguments.gallery), "model": model.name, "dim": model.dim}
-        write_result(arguments.json, result, config=settings, hashes={"model": model.hash})
+    result = {"gallery": str(arguments.gallery), "model": model.name, "dim": model.dim}
+    write_json_result(arguments, result, config=settings, hashes={"model": model.hash})
 
 
 def _run_enrol(arguments: argparse.Namespace) -> int | None:
@@ -179,7 +177,6 @@ def _run_enrol(arguments: argparse.Namespace) -> int | None:
     from facerec.gallery.gallery import Gallery
     from facerec.gallery.tools import build_tools
     from facerec.progress import Progress
-    from facerec.provenance import write_result
 
     items = name_people(open_source(arguments.source), arguments.person)
     rows = []
@@ -203,14 +200,13 @@ def _run_enrol(arguments: argparse.Namespace) -> int | None:
         f"{counts[ENROLLED]} enrolled, {counts['already enrolled']} already enrolled, "
         f"{counts[REFUSED]} refused; {people} people in the gallery"
     )
-    if arguments.json:
-        pictures = [vars(row) for row in rows]
-        write_result(
-            arguments.json,
-            {**counts, "people": people, "pictures": pictures},
-            config={"source": str(arguments.source), "policy": policy, "detector": detector.name},
-            hashes={"model": embedder.model_hash},
-        )
+    pictures = [vars(row) for row in rows]
+    write_json_result(
+        arguments,
+        {**counts, "people": people, "pictures": pictures},
+        config={"source": str(arguments.source), "policy": policy, "detector": detector.name},
+        hashes={"model": embedder.model_hash},
+    )
     return BAD_INPUT if counts[REFUSED] == len(rows) else None
 
 
@@ -220,11 +216,11 @@ def _run_search(arguments: argparse.Namespace) -> int | None:
     from facerec.embedder import embed_pictures
     from facerec.gallery.gallery import Gallery
     from facerec.gallery.tools import build_tools
-    from facerec.provenance import write_result
 
     items = [item for path in arguments.images for item in open_source(path, "loose")]
     results: list[dict[str, Any]] = []
     with Gallery.open(arguments.gallery, arguments.operator) as gallery:
+        gallery.check_question(arguments.top, arguments.threshold)
         detector, embedder = build_tools(
             gallery, arguments.model, arguments.detector, arguments.runtime
         )
@@ -249,29 +245,40 @@ def _run_search(arguments: argparse.Namespace) -> int | None:
                 box = [round(float(v), 1) for v in picture.faces.boxes[face]]
                 _show_answer(picture.item.key, answer)
                 results.append({"image": picture.item.key, "box": box, **answer.to_json()})
-    if arguments.json:
-        config = {"top": arguments.top, "policy": policy, "detector": detector.name}
-        hashes = {"model": embedder.model_hash}
-        write_result(arguments.json, {"results": results}, config=config, hashes=hashes)
+    config = {"top": arguments.top, "policy": policy, "detector": detector.name}
+    hashes = {"model": embedder.model_hash}
+    write_json_result(arguments, {"results": results}, config=config, hashes=hashes)
     return BAD_INPUT if all("reason" in result for result in results) else None
 
 
 def _run_watch(arguments: argparse.Namespace) -> None:
+    try:
+        _watch(arguments)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "the tracks that had ended are written; the same command begins the video again"
+        ) from None
+
+
+def _watch(arguments: argparse.Namespace) -> None:
     from facerec.gallery.gallery import Gallery
     from facerec.gallery.tools import build_tools
     from facerec.io import sha256_file
     from facerec.progress import Progress
-    from facerec.provenance import write_result
+    from facerec.video.frames import check_video
     from facerec.video.sinks import JsonLines
     from facerec.video.watch import WatchCounts, WatchSettings, watch_video
 
     settings = WatchSettings(every=arguments.every)
     counts = WatchCounts()
+    check_video(arguments.video)  # before --out is emptied
     with Gallery.open(arguments.gallery, arguments.operator) as gallery:
+        gallery.check_question(arguments.top, arguments.threshold)
         detector, embedder = build_tools(
-            gallery, arguments.model, arguments.detector, arguments.runtime
+            gallery, arguments.model, arguments.detector, arguments.runtime, second_look=False
         )
-        with JsonLines(arguments.out) as sink, Progress("watch", None, "frames") as progress:
+        keep = arguments.json is not None
+        with JsonLines(arguments.out, keep) as sink, Progress("watch", None, "frames") as progress:
             for now in watch_video(
                 gallery,
                 arguments.video,
@@ -289,16 +296,15 @@ def _run_watch(arguments: argparse.Namespace) -> None:
     if counts.corrupt or counts.missing:
         _note(f"{counts.corrupt} packets corrupt, {counts.missing} frames missing at the end")
     _note(f"{counts.tracks} tracks, {counts.known} known; {counts.faces} faces")
-    if arguments.json:
+    if arguments.json:  # a video may be large: it is hashed only where the hash is kept
         config = {"every": arguments.every, "top": arguments.top, "detector": detector.name}
         hashes = {"model": embedder.model_hash, "video": sha256_file(arguments.video)}
         result = {**vars(counts), "records": records}
-        write_result(arguments.json, result, config=config, hashes=hashes)
+        write_json_result(arguments, result, config=config, hashes=hashes)
 
 
 def _run_list(arguments: argparse.Namespace) -> None:
     from facerec.gallery.gallery import Gallery
-    from facerec.provenance import write_result
 
     with Gallery.open(arguments.gallery) as gallery:
         people = gallery.people()
@@ -307,14 +313,12 @@ def _run_list(arguments: argparse.Namespace) -> None:
         print(f"{person.name}\t{person.samples} pictures\tsince {person.created[:10]}")
     samples = sum(person.samples for person in people)
     print(f"{len(people)} people, {samples} pictures, {model.name}, threshold {threshold:g}")
-    if arguments.json:
-        result = {"people": [vars(person) for person in people], "threshold": threshold}
-        write_result(arguments.json, result, hashes={"model": model.hash})
+    result = {"people": [vars(person) for person in people], "threshold": threshold}
+    write_json_result(arguments, result, hashes={"model": model.hash})
 
 
 def _run_audit(arguments: argparse.Namespace) -> int | None:
     from facerec.gallery.gallery import Gallery
-    from facerec.provenance import write_result
 
     with Gallery.open(arguments.gallery) as gallery:
         faults = gallery.verify_audit(arguments.head)
@@ -326,10 +330,9 @@ def _run_audit(arguments: argparse.Namespace) -> int | None:
     for fault in faults:
         print(f"FAULT: {fault}")
     print(f"{count} entries, {'NOT whole' if faults else 'whole'}; head {head}")
-    if arguments.json:
-        rows = [vars(entry) for entry in entries]
-        result = {"entries": rows, "count": count, "head": head, "faults": faults}
-        write_result(arguments.json, result)
+    rows = [vars(entry) for entry in entries]
+    result = {"entries": rows, "count": count, "head": head, "faults": faults}
+    write_json_result(arguments, result)
     return 1 if faults else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facerec.checks import InputError
-from facerec.command import FAILED, add_command
+from facerec.command import FAILED, add_command, write_json_result
 
 if TYPE_CHECKING:
     from facerec.models.catalogue import CatalogueEntry
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def add_models_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `models` and the commands below it."""
     models = commands.add_parser(
-        "models", help="the model store: list, show, add, fetch, verify, remove", allow_abbrev=False
+        "models",
+        help="the model store: list, show, add, fetch, verify, remove",
+        description="The model store: models under names, each with how it wants its input.",
+        allow_abbrev=False,
     )
     below = models.add_subparsers(dest="models_command", required=True, metavar="COMMAND")
     add_command(below, "list", _run_list, "list the models in the store", "facerec models list")
@@ -55,11 +58,16 @@ def _add_add(below: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     # Absent ones stay absent: an artefact's own model.json holds for them.
     absent: Any = argparse.SUPPRESS
     add.add_argument(
-        "--task", choices=("recognition", "detection"), default=absent, help="(recognition)"
+        "--task",
+        choices=("recognition", "detection"),
+        default=absent,
+        help="what it does (recognition)",
     )
     add.add_argument("--mean", type=float, default=absent, help="taken from 0..255 (127.5)")
     add.add_argument("--std", type=float, default=absent, help="then divided by (127.5)")
-    add.add_argument("--channel-order", choices=("rgb", "bgr"), default=absent, help="(rgb)")
+    add.add_argument(
+        "--channel-order", choices=("rgb", "bgr"), default=absent, help="of its input (rgb)"
+    )
     add.add_argument("--input-size", metavar="HxW", help="pixels, when not what the graph says")
     add.add_argument("--licence", default=absent, help="of the weights")
     add.add_argument("--source", default=absent, help="where they come from")
@@ -102,7 +110,7 @@ def _run_list(arguments: argparse.Namespace) -> None:
             f"the store at {store.home} is empty; facerec models add FILE --name NAME registers "
             "a model, facerec models fetch lists what can be downloaded"
         )
-    _write(
+    write_json_result(
         arguments,
         {
             "home": str(store.home),
@@ -115,6 +123,7 @@ def _run_list(arguments: argparse.Namespace) -> None:
                 for entry in entries
             ],
         },
+        hashes={entry.name: entry.info.sha256 for entry in entries if entry.info},
     )
 
 
@@ -123,10 +132,10 @@ def _run_show(arguments: argparse.Namespace) -> None:
 
     artefact = find_model(arguments.model)
     _print_info(artefact.info, artefact.graph)
-    _write(
+    write_json_result(
         arguments,
         {"graph": str(artefact.graph), "info": artefact.info.model_dump(mode="json")},
-        artefact.info,
+        hashes={"model": artefact.info.sha256},
     )
 
 
@@ -142,7 +151,11 @@ def _run_add(arguments: argparse.Namespace) -> None:
         fields["input_height"], fields["input_width"] = _read_size(arguments.input_size)
     artefact = ModelStore().add(arguments.file, arguments.name, force=arguments.force, **fields)
     _print_info(artefact.info, artefact.graph)
-    _write(arguments, {"info": artefact.info.model_dump(mode="json")}, artefact.info)
+    write_json_result(
+        arguments,
+        {"info": artefact.info.model_dump(mode="json")},
+        hashes={"model": artefact.info.sha256},
+    )
 
 
 def _read_size(text: str) -> tuple[int, int]:
@@ -179,7 +192,11 @@ def _run_fetch(arguments: argparse.Namespace) -> int | None:
     print(f"fetched {entry.name} into {artefact.graph.parent}")
     if entry.recogniser:
         print(f"its detector: --detector insightface:{artefact.graph.parent / PACK_FOLDER}")
-    _write(arguments, {"info": artefact.info.model_dump(mode="json")}, artefact.info)
+    write_json_result(
+        arguments,
+        {"info": artefact.info.model_dump(mode="json")},
+        hashes={"model": artefact.info.sha256},
+    )
     return None
 
 
@@ -212,7 +229,9 @@ def _run_verify(arguments: argparse.Namespace) -> None:
             print(f"{name}: sound, sha256 {artefact.info.sha256}")
         except InputError as error:
             problems[name] = str(error)
-    _write(arguments, {"verified": [n for n in names if n not in problems], "problems": problems})
+    write_json_result(
+        arguments, {"verified": [n for n in names if n not in problems], "problems": problems}
+    )
     if problems:
         raise InputError("; ".join(f"{name}: {problem}" for name, problem in problems.items()))
 
@@ -222,7 +241,7 @@ def _run_remove(arguments: argparse.Namespace) -> None:
 
     ModelStore().remove(arguments.name)
     print(f"removed {arguments.name}")
-    _write(arguments, {"removed": arguments.name})
+    write_json_result(arguments, {"removed": arguments.name})
 
 
 def _print_info(info: ModelInfo, graph: Path) -> None:
@@ -230,13 +249,3 @@ def _print_info(info: ModelInfo, graph: Path) -> None:
     for key, value in info.model_dump(mode="json").items():
         if value not in (None, "", {}):
             print(f"{key:16} {value}")
-
-
-def _write(
-    arguments: argparse.Namespace, result: dict[str, Any], info: ModelInfo | None = None
-) -> None:
-    from facerec.provenance import write_result
-
-    if arguments.json:
-        hashes = {"model": info.sha256} if info else {}
-        write_result(arguments.json, result, hashes=hashes)

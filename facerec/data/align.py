@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -91,13 +93,23 @@ def align_face(
     return np.asarray(chip, np.uint8)
 
 
-def align_faces(image: NDArray[np.uint8], faces: Faces, size: int = CHIP_SIZE) -> NDArray[np.uint8]:
-    """Return every face aligned: uint8 RGB (n, size, size, 3), n may be 0.
+def align_faces(image: NDArray[np.uint8], faces: Faces) -> tuple[Faces, NDArray[np.uint8]]:
+    """Return the faces that can be aligned, and their chips, uint8 RGB (n, 112, 112, 3).
+
+    Faces whose landmarks lie in one point are left out; n may be 0.
+
+    Args:
+        image: uint8 RGB (h, w, 3).
+        faces: what a detector found in it.
 
     Raises:
-        InputError: as `align_face`.
+        InputError: the picture is no uint8 RGB array.
     """
-    chips = np.zeros((len(faces), size, size, 3), np.uint8)
+    check_image(image)
+    kept: list[int] = []
+    chips = np.zeros((len(faces), CHIP_SIZE, CHIP_SIZE, 3), np.uint8)
     for position, landmarks in enumerate(faces.landmarks):
-        chips[position] = align_face(image, landmarks, size)
-    return chips
+        with contextlib.suppress(InputError):
+            chips[len(kept)] = align_face(image, landmarks)
+            kept.append(position)
+    return faces[kept], chips[: len(kept)]

@@ -100,13 +100,13 @@ class EmbeddingCache:
 
         Args:
             ids: n ids, for a face f"{image_id}-{face}"; no line break in them.
-            vectors: float32 (n, d), unit norm.
+            vectors: float32 (n, d), unit norm; 0 where the raw norm is 0: it is known, and need
+                not be computed again, that such a face has no direction.
             norms: float32 (n,), raw norms.
 
         Raises:
             InputError: lengths differ, or values are not what they should be; nothing is written.
         """
-        check_embeddings(vectors, "embeddings to cache", self.dim)
         if np.shape(norms) != (len(vectors),) or len(ids) != len(vectors):
             raise InputError(
                 f"ids and norms must be as many as the {len(vectors)} embeddings, "
@@ -114,6 +114,10 @@ class EmbeddingCache:
             )
         if not np.isfinite(norms).all():
             raise InputError("raw norms must be finite, but hold NaN or infinity")
+        zero = np.asarray(norms) == 0
+        check_embeddings(np.asarray(vectors)[~zero], "embeddings to cache", self.dim)
+        if np.any(np.asarray(vectors)[zero]):
+            raise InputError("an embedding of raw norm 0 has no direction: its vector must be 0")
         wanted: dict[str, int] = {}
         for row, one in enumerate(ids):
             if not one or one != one.strip() or len(one.splitlines()) != 1:

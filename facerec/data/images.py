@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from facerec.checks import InputError, require
 from facerec.data.headers import Header, read_header
+from facerec.opencv import quiet_opencv
 
 MAX_PIXELS = 100_000_000
 """Pictures of more pixels are refused, by their header, before anything is decoded."""
@@ -127,13 +128,6 @@ def _check_header(header: Header, name: str) -> None:
     if header.fault:
         what = "ends before the picture is complete" if header.fault == "truncated" else "is broken"
         raise UnreadableImageError(name, header.fault, f"{what}; fetch it again")
-
-
-def quiet_opencv() -> None:
-    """Keep OpenCV's own messages off standard error: what fails comes out as an exception."""
-    logging: Any = getattr(cv2.utils, "logging", None)
-    if logging is not None and logging.getLogLevel() > logging.LOG_LEVEL_FATAL:
-        logging.setLogLevel(logging.LOG_LEVEL_FATAL)
 
 
 def _decode_with_opencv(data: bytes) -> NDArray[np.uint8] | None:

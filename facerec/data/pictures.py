@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_one_of
-from facerec.data.align import CHIP_SIZE, align_face
+from facerec.data.align import CHIP_SIZE, align_faces
 from facerec.data.images import UnreadableImageError, decode_image, read_bytes
 from facerec.data.sources import SourceItem
 from facerec.dist import cpu_count
@@ -69,7 +69,7 @@ def detect_picture(
         image = decode_image(data, item.key)
         height, width = image.shape[:2]
         every = clip_faces(detector.detect(image, item.key), height, width)
-        faces, chips = _align(image, every.select(policy, height, width))
+        faces, chips = align_faces(image, every.select(policy, height, width))
     except UnreadableImageError as error:
         return DetectedPicture(item, sha256, width, height, reason=error.reason)
     except Exception as error:  # one bad picture among millions must not end the run
@@ -135,18 +135,3 @@ def clip_faces(faces: Faces, height: int, width: int) -> Faces:
     kept = finite & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     scores = np.clip(faces.scores, 0, 1)
     return Faces(boxes[kept], faces.landmarks[kept], scores[kept])
-
-
-def _align(image: NDArray[np.uint8], faces: Faces) -> tuple[Faces, NDArray[np.uint8]]:
-    """Return the faces whose landmarks can be aligned, and their chips."""
-    kept: list[int] = []
-    chips: list[NDArray[np.uint8]] = []
-    for position in range(len(faces)):
-        try:
-            chips.append(align_face(image, faces.landmarks[position]))
-        except InputError:
-            continue
-        kept.append(position)
-    if not kept:
-        return Faces.empty(), _no_chips()
-    return faces[kept], np.stack(chips)

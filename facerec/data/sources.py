@@ -133,6 +133,8 @@ def read_list(path: Path, root: Path | None = None) -> Source:
             the root or stands there twice.
     """
     root = path.parent if root is None else root
+    if not root.is_dir():
+        raise InputError(f"root {root} of the list {path} must be a folder; check the path")
     table = read_table(path)
     for column in ("path", "identity"):
         if column not in table.column_names:
@@ -208,18 +210,28 @@ def read_table(path: Path) -> pa.Table:
     """
     if path.suffix.lower() not in LIST_SUFFIXES:
         raise InputError(f"table {path} must end in .csv or .parquet")
+    if not path.is_file():
+        raise InputError(f"table {path} is not a file; check the path")
     try:
         if path.suffix.lower() == ".parquet":
-            return pq.read_table(path, partitioning=None)
+            return _check_names(pq.read_table(path, partitioning=None), path)
         with path.open("rb") as file:  # column names first: every column is text, "007" stays
             names = pcsv.open_csv(file).schema.names
         options = pcsv.ConvertOptions(
             column_types={name: pa.string() for name in names}, strings_can_be_null=False
         )
-        return pcsv.read_csv(path, convert_options=options)
+        return _check_names(pcsv.read_csv(path, convert_options=options), path)
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         first_line = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read as a list: {first_line}") from error
+
+
+def _check_names(table: pa.Table, path: Path) -> pa.Table:
+    names: list[str] = table.column_names
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path} has several columns called {name!r}; keep one")
+    return table
 
 
 def _texts(column: Any, name: str) -> list[str]:

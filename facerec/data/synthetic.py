@@ -102,7 +102,7 @@ def _light(
     albedo = maps.albedo.copy()
     if nuisance.age > 0.02:
         albedo *= 1 - np.float32(0.42 * nuisance.age) * maps.wrinkles
-    _recolour(maps, person, nuisance, albedo)
+    _recolour(maps, nuisance, albedo)
     paint_eyes(maps.canvas, person, nuisance, albedo)
     paint_mouth(maps.canvas, person, nuisance, albedo)
     paint_glasses(maps.canvas, person, nuisance, albedo)
@@ -126,7 +126,7 @@ def _light(
     return np.asarray(cv2.merge([*planes, maps.alpha]), np.uint8)
 
 
-def _recolour(maps: FaceMaps, person: Identity, nuisance: Nuisance, albedo: Floats) -> None:
+def _recolour(maps: FaceMaps, nuisance: Nuisance, albedo: Floats) -> None:
     """Apply grey hair, dye and the colour of the clothes, in place."""
     grey = 0.6 * max(0.0, nuisance.age - 0.25)
     gain = 1 + (0.5 if nuisance.hair_change > 0 else 0.35) * nuisance.hair_change

@@ -130,7 +130,7 @@ def iter_entries(connection: sqlite3.Connection) -> Iterator[AuditEntry]:
             )
         except (ValueError, KeyError, TypeError):
             raise InputError(
-                f"audit entry {number} is not readable; run `facerec-gallery audit G --verify`"
+                f"audit entry {number} is not readable; run `facerec-gallery audit`"
             ) from None
 
 

@@ -13,6 +13,7 @@ from facerec.checks import InputError, check_one_of
 from facerec.data.sources import SourceItem
 from facerec.embedder import Embedder, Embeddings, embed_pictures
 from facerec.gallery.gallery import Gallery
+from facerec.gallery.schema import check_person
 from facerec.io import sha256_file
 from facerec.structures import FACE_POLICIES, Detector
 
@@ -49,7 +50,12 @@ class _Waiting:
 
 
 def name_people(items: Iterable[SourceItem], person: str = "") -> list[SourceItem]:
-    """Return the items with a person each: `person`, else the folder's, else the file's name."""
+    """Return the items with a person each: `person`, else the folder's, else the file's name.
+
+    Raises:
+        InputError: no items, or `person` is no name.
+    """
+    person = check_person(person) if person else ""
     named = [
         dataclasses.replace(item, identity=person or item.identity or item.path.stem)
         for item in items
@@ -117,13 +123,18 @@ def enrol_pictures(
 
 
 def _look_up(gallery: Gallery, item: SourceItem) -> EnrolledPicture | None:
+    """Return what is known of a picture without looking at it, None when it has to be."""
+    try:
+        person = check_person(item.identity)
+    except InputError as error:  # one odd folder must not end the enrolment of the others
+        return EnrolledPicture(item.key, item.identity, REFUSED, str(error))
     try:
         owner = gallery.store.find_owner(sha256_file(item.path))
     except OSError:
         return None  # iter_pictures reports it with its reason
     if not owner:
         return None
-    if owner == item.identity:
+    if owner == person:
         return EnrolledPicture(item.key, owner, KNOWN)
     reason = f"this picture is already enrolled for {owner!r}"
     return EnrolledPicture(item.key, item.identity, REFUSED, reason)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_embeddings, check_range
 from facerec.gallery import audit
+from facerec.gallery.consistency import find_mismatches, hash_embedding
 from facerec.gallery.index import FlatIndex
-from facerec.gallery.schema import Person, Sample, StoredModel
+from facerec.gallery.schema import Person, Sample, StoredModel, check_person
 from facerec.gallery.store import Store, create_store, open_store
 from facerec.io import sha256_bytes
 from facerec.models.weights import ModelInfo
@@ -127,12 +127,7 @@ class Gallery:
     def __enter__(self) -> Gallery:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -187,26 +182,27 @@ class Gallery:
         """
         if model_hash is not None:
             self.check_model(model_hash)
+        name = check_person(person)
         check_embeddings(vectors, "enrolment vectors", self.model.dim)
         norms = np.asarray(norms, dtype=np.float32)
         if norms.shape != (len(vectors),) or not (np.isfinite(norms) & (norms > 0)).all():
             raise InputError(f"norms must be {len(vectors)} positive numbers, got {norms!r:.80}")
         shas = pictures or [sha256_bytes(vector.tobytes()) for vector in vectors]
-        names = sources or [""] * len(vectors)
+        origins = sources or [""] * len(vectors)
         scores = det_scores if det_scores is not None else [None] * len(vectors)
-        if not len(shas) == len(names) == len(scores) == len(vectors):
+        if not len(shas) == len(origins) == len(scores) == len(vectors):
             raise InputError(f"pictures, sources and det_scores must have length {len(vectors)}")
         samples = [
             Sample(vector, float(norm), sha, source, score)
             for vector, norm, sha, source, score in zip(
-                vectors, norms, shas, names, scores, strict=True
+                vectors, norms, shas, origins, scores, strict=True
             )
         ]
         with self.store.transaction() as connection:
-            added, reasons = self.store.add_samples(person, samples)
+            added, reasons = self.store.add_samples(name, samples)
             details = {
-                "person": person.strip(),
-                "added": [shas[i] for i in added],
+                "person": name,
+                "added": {shas[i]: hash_embedding(vectors[i]) for i in added},
                 "refused": {shas[i]: reason for i, reason in enumerate(reasons) if reason},
                 "gallery_version": self.store.read_version(),
             }
@@ -241,8 +237,7 @@ class Gallery:
         if model_hash is not None:
             self.check_model(model_hash)
         check_embeddings(vectors, "probes", self.model.dim)
-        limit = self.store.read_threshold() if threshold is None else threshold
-        check_range(limit, "threshold", -1, 1)
+        limit = self.check_question(top, threshold)
         shas = probes or [sha256_bytes(vector.tobytes()) for vector in vectors]
         origins = sources or [""] * len(vectors)
         if not len(shas) == len(origins) == len(vectors):
@@ -267,6 +262,17 @@ class Gallery:
                 audit.append_entry(connection, "search", details, self.operator, purpose)
         return answers
 
+    def check_question(self, top: int, threshold: float | None = None) -> float:
+        """Return the threshold of a search; worth asking before a long job.
+
+        Raises:
+            InputError: top is below 1, or the threshold is no cosine.
+        """
+        if top < 1:
+            raise InputError(f"top must be at least 1, got {top}")
+        limit = self.store.read_threshold() if threshold is None else threshold
+        return check_range(limit, "threshold", -1, 1)
+
     def people(self) -> list[Person]:
         """Return who is in the gallery, by name."""
         return self.store.list_people()
@@ -277,9 +283,10 @@ class Gallery:
             return list(audit.iter_entries(connection))
 
     def verify_audit(self, noted_head: str = "") -> list[str]:
-        """Return what is wrong with the audit log, nothing when it is whole."""
-        with self.store.reading() as connection:
-            return audit.verify_chain(connection, noted_head)
+        """Return what is wrong: with the log, and where the tables differ from what it says."""
+        with self.store.snapshot() as connection:
+            faults = audit.verify_chain(connection, noted_head)
+            return faults or find_mismatches(connection)
 
     def audit_head(self) -> tuple[int, str]:
         """Return the number of audit entries and the last one's hash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,8 +92,11 @@ class Person:
 
 
 def check_person(name: str) -> str:
-    """Return a person's name as it is stored, or raise InputError."""
-    clean = name.strip()
+    """Return a person's name as it is stored, or raise InputError.
+
+    Unicode is composed (NFC): a folder copied from macOS names the same person.
+    """
+    clean = unicodedata.normalize("NFC", name).strip()
     if not clean or not clean.isprintable() or len(clean) > 200:
         raise InputError(
             f"a person's name must be 1 to 200 printable characters, got {name[:40]!r}"

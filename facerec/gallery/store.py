@@ -8,13 +8,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_embeddings
 from facerec.gallery import audit
+from facerec.gallery.connection import connect, explain_sqlite, write_transaction
 from facerec.gallery.schema import (
     APPLICATION_ID,
     FILE_NAME,
@@ -26,7 +26,6 @@ from facerec.gallery.schema import (
     check_person,
 )
 
-_BUSY_MS = 30_000
 _ADD_THRESHOLD = (
     "INSERT INTO thresholds (model_id, value, kind, people, created) VALUES (?, ?, ?, ?, ?)"
 )
@@ -52,12 +51,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -68,14 +62,29 @@ class Store:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock; all of the block is committed, or on any exception none of it."""
-        with self._lock, write_transaction(self._connection):
+        with (
+            self._lock,
+            explain_sqlite(self.path),
+            write_transaction(self._connection),
+        ):
             yield self._connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection for reading."""
-        with self._lock:
+        with self._lock, explain_sqlite(self.path):
             yield self._connection
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for several reads of one and the same state."""
+        with self.reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
 
     def add_samples(self, person: str, samples: Sequence[Sample]) -> tuple[list[int], list[str]]:
         """Add pictures of a person inside the caller's transaction.
@@ -122,26 +131,30 @@ class Store:
             owners: int64 (n,), positions in names.
             names: the people, sorted, so that position order is name order.
         """
-        with self.reading() as connection:
-            connection.execute("BEGIN")
-            try:
-                version = self.read_version()
-                people = connection.execute("SELECT id, name FROM people ORDER BY name").fetchall()
-                rows = connection.execute(
-                    "SELECT person_id, embedding FROM samples WHERE model_id = ? ORDER BY id",
-                    (self._model_id,),
-                ).fetchall()
-            finally:
-                connection.execute("COMMIT")
+        with self.snapshot() as connection:
+            version = self.read_version()
+            people = connection.execute("SELECT id, name FROM people ORDER BY name").fetchall()
+            rows = connection.execute(
+                "SELECT person_id, embedding FROM samples WHERE model_id = ? ORDER BY id",
+                (self._model_id,),
+            ).fetchall()
         position = {person_id: i for i, (person_id, _) in enumerate(people)}
         owners = np.array([position[row[0]] for row in rows], dtype=np.int64)
         size = 4 * self.model.dim
         if any(len(row[1]) != size for row in rows):
             raise InputError(f"{self.path} is damaged: an embedding has a wrong length")
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+        values = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
+        vectors = values.reshape(-1, self.model.dim).astype(np.float32, copy=False)
+        try:
+            check_embeddings(vectors, "embeddings")
+        except InputError as error:
+            raise InputError(
+                f"{self.path} is damaged: {str(error).split(';')[0]}; "
+                "see `facerec-gallery audit`, and restore it from a backup"
+            ) from error
         return (
             version,
-            vectors.reshape(-1, self.model.dim).astype(np.float32, copy=False),
+            vectors,
             owners,
             [str(row[1]) for row in people],
         )
@@ -220,12 +233,16 @@ def create_store(
         operator: for the audit log.
 
     Raises:
-        InputError: there is a gallery already.
+        InputError: there is a gallery already, or another file in its place, or the folder cannot
+            be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    connection = _connect(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise InputError(f"cannot make a gallery in {folder}: {error.strerror}") from error
+    connection = connect(path, new=True)
     try:
         with write_transaction(connection):
             if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
@@ -267,48 +284,16 @@ def open_store(folder: Path) -> Store:
         raise InputError(
             f"{folder} holds no gallery; make one with `facerec-gallery create {folder} --model M`"
         )
-    connection = _connect(path)
+    connection = connect(path)
     try:
-        (found,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if found != APPLICATION_ID:
-            raise InputError(f"{path} is not a gallery; create one with `facerec-gallery create`")
         if version != SCHEMA_VERSION:
             raise InputError(
                 f"{path} has schema version {version}, this facerec reads {SCHEMA_VERSION}; "
                 "update facerec"
             )
-        return Store(connection, path)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise InputError(f"{path} is damaged ({error}); restore it from a backup") from error
+        with explain_sqlite(path):
+            return Store(connection, path)
     except BaseException:
         connection.close()
         raise
-
-
-@contextlib.contextmanager
-def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit the block as one write, or roll all of it back."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        # FULL: what was acknowledged survives a power cut, not only a kill.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise InputError(f"{path} is not a usable gallery: {error}") from error
-    return connection

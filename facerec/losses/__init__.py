@@ -40,7 +40,7 @@ def build_head(name: str, *, num_classes: int, embedding_dim: int, **params: Any
     for key in params:
         if key not in known:
             raise InputError(
-                f"head {name!r} has no parameter {key!r}{nearest(key, known)} "
+                f"head {name!r} has no parameter {key!r}{nearest(key, known)}; "
                 f"available: {', '.join(known)}"
             )
     head: Head = build(num_classes=num_classes, embedding_dim=embedding_dim, **params)

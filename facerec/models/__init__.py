@@ -40,7 +40,7 @@ def build_backbone(name: str, **args: Any) -> nn.Module:
     for key in args:
         if key not in known:
             raise InputError(
-                f"backbone {name!r} has no argument {key!r}{nearest(key, known)} "
+                f"backbone {name!r} has no argument {key!r}{nearest(key, known)}; "
                 f"available: {', '.join(known)}"
             )
     backbone: nn.Module = build(**args)

@@ -11,6 +11,7 @@ from facerec.models.graphs import load_graph, read_shape
 from facerec.models.runtimes import pick_graph_runtime, prepare_graph
 from facerec.models.sessions import open_onnxruntime, open_openvino
 from facerec.models.weights import Artefact
+from facerec.opencv import quiet_opencv
 
 
 def check_contract(artefact: Artefact) -> Artefact:
@@ -77,6 +78,7 @@ def _measure_recogniser(artefact: Artefact) -> int:
 def _check_detector(artefact: Artefact) -> None:
     import cv2
 
+    quiet_opencv()
     shape = next(iter(read_shape(load_graph(artefact.graph, weights=False)).inputs.values()), ())
     height, width = (shape[2] or 128, shape[3] or 128) if len(shape) == 4 else (128, 128)
     try:
@@ -84,6 +86,6 @@ def _check_detector(artefact: Artefact) -> None:
         detector.detect(np.zeros((height, width, 3), np.uint8))
     except cv2.error as error:
         raise InputError(
-            f"{artefact.info.name} must be a YuNet detector for cv2.FaceDetectorYN, which cannot "
-            f"run it: {' '.join(str(error).split())[:200]}"
+            f"{artefact.info.name} must be a YuNet detector for cv2.FaceDetectorYN, but OpenCV "
+            "cannot run it as one; is it a recogniser? (--task recognition)"
         ) from error

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import urllib.error
 import urllib.parse
@@ -14,7 +15,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from facerec.checks import InputError
+from facerec.checks import InputError, JobError
 from facerec.models.catalogue import CatalogueEntry
 from facerec.models.store import ModelStore, check_name
 from facerec.models.weights import GRAPH_NAME, Artefact
@@ -25,10 +26,12 @@ PACK_FOLDER = "pack"
 
 MAX_BYTES = 2 << 30  # for addresses whose size is not pinned, and for what a zip unpacks to
 _BLOCK = 1 << 18
+_LONGEST_TIMEOUT_S = 86_400
+_OTHER_WAY = "check the address, or give another with --address"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class FetchError(RuntimeError):
+class FetchError(JobError):
     """A download that failed; nothing was left behind."""
 
 
@@ -59,6 +62,10 @@ def fetch_model(
     name = entry.name
     store.check_free(name, force)
     address = check_address(address or entry.address)
+    if not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+        raise InputError(
+            f"the timeout must lie above 0 and up to {_LONGEST_TIMEOUT_S} seconds, got {timeout_s}"
+        )
     try:
         with store.staging() as staged:
             target = staged / ("pack.zip" if entry.recogniser else GRAPH_NAME)
@@ -78,12 +85,21 @@ def fetch_model(
 
 def check_address(address: str) -> str:
     """Return an address that is https, or http on this machine; else raise InputError."""
-    parts = urllib.parse.urlsplit(address)
+    try:
+        parts = urllib.parse.urlsplit(address)
+        whole = parts.port != 0 and address.isascii() and not re.search(r"[\x00-\x20\x7f]", address)
+    except ValueError:  # a broken port or IPv6 host
+        whole = False
+    if not whole:
+        raise InputError(f"address {address!r} must be a whole URL; check how it is written")
     if parts.scheme == "https" and parts.hostname:
         return address
     if parts.scheme == "http" and parts.hostname in _LOOPBACK:
         return address
-    raise InputError(f"models are fetched over https only, got {address!r}")
+    raise InputError(
+        f"models are fetched over https only, got {address!r}; give an https:// address, or "
+        "register a local file with facerec models add"
+    )
 
 
 def download(
@@ -120,11 +136,13 @@ def download(
             with target.open("wb") as file, Progress("fetch", expected, "bytes") as progress:
                 count, digest = _stream(response, file, size or max_bytes, address, progress)
     except urllib.error.HTTPError as error:
-        raise FetchError(f"{address} answers {error.code} {error.reason}") from error
+        raise FetchError(f"{address} answers {error.code} {error.reason}; {_OTHER_WAY}") from error
     except urllib.error.URLError as error:
-        raise FetchError(f"{address} cannot be reached: {error.reason}") from error
+        raise FetchError(f"{address} cannot be reached: {error.reason}; {_OTHER_WAY}") from error
     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise FetchError(f"{address} broke off: {type(error).__name__} {error}") from error
+        raise FetchError(
+            f"{address} broke off: {type(error).__name__} {error}; try again"
+        ) from error
     if expected is not None and count != expected:
         raise FetchError(f"{address} broke off after {count} of {expected} bytes; try again")
     if sha256 is not None and digest != sha256:
@@ -143,7 +161,7 @@ def _stream(
     while block := response.read(_BLOCK):
         count += len(block)
         if count > limit:
-            raise FetchError(f"{address} sends more than the {limit} bytes expected")
+            raise FetchError(f"{address} sends more than the {limit} bytes expected; {_OTHER_WAY}")
         digest.update(block)
         file.write(block)
         progress.advance(len(block))

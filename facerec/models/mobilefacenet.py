@@ -118,7 +118,9 @@ class MobileFaceNet(nn.Module):
         activation: str = "prelu",
     ) -> None:
         super().__init__()
-        if len(blocks) != 4 or min(blocks) < 0 or blocks[0] < 1:
+        counts = list(blocks) if isinstance(blocks, (list, tuple)) else []
+        whole = [isinstance(count, int) and count >= 0 for count in counts]
+        if whole != [True] * 4 or blocks[0] < 1:
             raise InputError(f"blocks must be four counts, the first at least 1, got {blocks!r}")
         check_range(width, "width", 0.1, 8)
         check_range(embedding_dim, "embedding_dim", 2, 8192)

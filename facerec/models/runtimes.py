@@ -92,7 +92,8 @@ def build_session(artefact: Artefact, runtime: str = "auto", threads: int | None
         return build(prepared, threads or cpu_count())
     except Exception as error:  # each runtime has its own kinds
         raise InputError(
-            f"{artefact.graph} cannot be run by {name}: {' '.join(str(error).split())[:300]}"
+            f"{artefact.graph} must be a recogniser of aligned faces (not a detector, say), but "
+            f"{name} cannot run it: {' '.join(str(error).split())[:200]}"
         ) from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from facerec.checks import InputError, nearest
-from facerec.io import sync_folder
+from facerec.io import sync_file, sync_folder
 from facerec.models.contract import check_contract
 from facerec.models.graphs import load_graph, read_shape
 from facerec.models.weights import (
@@ -113,7 +113,11 @@ class ModelStore:
         """
         names = self.names()
         if name not in names:
-            raise InputError(_not_found(name, names))
+            known = f"it has {', '.join(names)}" if names else "it is empty"
+            raise InputError(
+                f"the store has no model {name!r}{nearest(name, names)} ({known}); facerec models "
+                "list shows what is there"
+            )
         return self.folder / name
 
     def verify(self, name: str) -> Artefact:
@@ -187,7 +191,7 @@ class ModelStore:
         write_info(staged, artefact.info)
         staged.chmod(0o755)
         for file in staged.rglob("*"):
-            _sync(file)
+            sync_file(file)
         target = self.folder / check_name(name)
         if force and target.exists():
             aside = Path(tempfile.mkdtemp(prefix=_REPLACED, dir=self.folder))
@@ -232,7 +236,7 @@ def _copy_model(file: Path, staged: Path) -> None:
     """Copy a graph as model.onnx, with all that it needs under the names that it knows."""
     graph = file / GRAPH_NAME if file.is_dir() else file
     if not graph.is_file():
-        raise InputError(f"{graph} does not exist; give a .onnx file or an artefact folder")
+        raise InputError(f"{graph} is not a file; give a .onnx file or an artefact folder")
     extra = external_files(graph)
     root = graph.parent.resolve()
     if any(one.relative_to(root).as_posix() in (GRAPH_NAME, INFO_NAME) for one in extra):
@@ -245,14 +249,6 @@ def _copy_model(file: Path, staged: Path) -> None:
     weights = graph.parent / WEIGHTS_NAME
     if file.is_dir() and weights.is_file():
         shutil.copyfile(weights, staged / WEIGHTS_NAME)
-
-
-def _sync(file: Path) -> None:
-    if file.is_file():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    else:
-        sync_folder(file)
 
 
 def resolve_model(spec: str | Path, task: str = "recognition") -> Artefact:

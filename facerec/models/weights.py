@@ -30,8 +30,8 @@ class ModelInfo(BaseModel):
     input_height: int = Field(default=112, gt=0)
     input_width: int = Field(default=112, gt=0)
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    mean: float = 127.5
-    std: float = Field(default=127.5, gt=0)
+    mean: float = Field(default=127.5, allow_inf_nan=False)
+    std: float = Field(default=127.5, gt=0, allow_inf_nan=False)
     template: Literal["arcface"] = "arcface"
     """Chips are aligned to this five-point template at 112x112, then resized to the input."""
     embedding_dim: int | None = Field(default=None, gt=0)
@@ -122,7 +122,9 @@ def read_info(folder: Path) -> ModelInfo:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{folder / INFO_NAME}: {key}: {first['msg']}") from None
+        raise InputError(
+            f"{folder / INFO_NAME}: {key}: {first['msg']}; correct it or add it again"
+        ) from None
 
 
 def read_artefact(folder: Path) -> Artefact:

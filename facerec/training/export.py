@@ -77,18 +77,10 @@ def export_artefact(
         check_parity(net, graph, tolerance)
         weights = {key: value.contiguous() for key, value in net.state_dict().items()}
         write_bytes(temporary / WEIGHTS_NAME, save(weights))
-        cost = measure_cost(net)
-        size = int(net.input_size)  # type: ignore[arg-type]
-        info = ModelInfo(
+        info = _describe(
+            net,
+            graph,
             name=name,
-            sha256=hash_model(graph),
-            input_height=size,
-            input_width=size,
-            mean=MEAN,
-            std=STD,
-            embedding_dim=int(net.embedding_dim),  # type: ignore[arg-type]
-            macs=cost.macs,
-            params=cost.params,
             licence=licence,
             source=source,
             training_data=training_data,
@@ -99,6 +91,22 @@ def export_artefact(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_artefact(folder)
+
+
+def _describe(net: nn.Module, graph: Path, **words: Any) -> ModelInfo:
+    cost = measure_cost(net)
+    size = int(net.input_size)  # type: ignore[arg-type]
+    return ModelInfo(
+        sha256=hash_model(graph),
+        input_height=size,
+        input_width=size,
+        mean=MEAN,
+        std=STD,
+        embedding_dim=int(net.embedding_dim),  # type: ignore[arg-type]
+        macs=cost.macs,
+        params=cost.params,
+        **words,
+    )
 
 
 def write_graph(net: nn.Module, path: Path) -> None:

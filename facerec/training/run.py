@@ -18,7 +18,7 @@ from facerec.config import save_config
 from facerec.data.datasets import ChipSet, hold_out, read_chip_set
 from facerec.data.loader import ChipDataset, ChipLoader
 from facerec.data.transforms import Augmentation
-from facerec.io import read_json, sha256_file, write_json
+from facerec.io import lock_folder, read_json, sha256_file, write_json
 from facerec.losses import build_head
 from facerec.models import build_backbone
 from facerec.models.weights import Artefact
@@ -63,8 +63,7 @@ def train(settings: TrainSettings, folder: Path) -> TrainResult:
         InputError: bad data, or the folder belongs to other settings or is in use.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder), _terminate_as_interrupt():
+    with lock_folder(folder, "facerec-train"), _terminate_as_interrupt():
         check_settings(settings, folder)
         if (folder / RESULT).exists() and (folder / ARTEFACT).is_dir():
             return TrainResult(folder, read_json(folder / RESULT), True)
@@ -240,21 +239,6 @@ def _look_up(values: dict[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock dies with its process."""
-    import fcntl
-
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{folder} is in use by another facerec-train; wait for it or give another run="
-            ) from None
-        yield
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,29 @@ class Frame:
     number: int
     time_s: float
     image: NDArray[np.uint8]
+
+
+def check_video(path: Path) -> None:
+    """Raise InputError unless FFmpeg can open `path` and finds a video stream in it."""
+    _open_video(path).close()
+
+
+def _open_video(path: Path) -> Any:
+    av = require("av")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of a video file")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the path of a video file")
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{path} must be a video that FFmpeg reads, but: {error.strerror}"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path} holds no video stream")
+    return container
 
 
 class VideoReader:
@@ -62,7 +84,7 @@ class VideoReader:
         self.corrupt = 0
         self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
-        self._container = self._open()
+        self._container = _open_video(path)
         stream = self._container.streams.video[0]
         stream.thread_type = "AUTO"
         self._stream = stream
@@ -74,12 +96,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -101,21 +118,6 @@ class VideoReader:
             if isinstance(item, BaseException):
                 raise item
             yield item
-
-    def _open(self) -> Any:
-        av = require("av")
-        if not self.path.is_file():
-            raise InputError(f"{self.path} does not exist; give the path of a video file")
-        try:
-            container = av.open(str(self.path))
-        except av.error.FFmpegError as error:
-            raise InputError(
-                f"{self.path} must be a video that FFmpeg reads, but: {error.strerror}"
-            ) from error
-        if not container.streams.video:
-            container.close()
-            raise InputError(f"{self.path} holds no video stream")
-        return container
 
     def _decode(self) -> None:
         """Run in the thread: packets to frames, then the end mark or the exception."""

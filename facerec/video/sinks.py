@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from facerec.checks import InputError
@@ -17,13 +16,15 @@ class JsonLines:
 
     Args:
         path: the file, standard output when None. An existing file is replaced.
+        keep: whether to keep what was written; a stream without end must not.
 
     Attributes:
-        records: what was written, in order.
+        records: what was written, in order; empty unless kept.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, keep: bool = False) -> None:
         self.path = path
+        self.keep = keep
         self.records: list[dict[str, Any]] = []
         self._file: TextIO = sys.stdout
 
@@ -36,12 +37,7 @@ class JsonLines:
                 raise InputError(f"cannot write to {self.path}: {error.strerror}") from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.path is not None:
             self._file.close()
 
@@ -51,4 +47,5 @@ class JsonLines:
         self._file.flush()
         if self.path is not None:
             os.fsync(self._file.fileno())
-        self.records.append(record)
+        if self.keep:
+            self.records.append(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError
-from facerec.data.align import CHIP_SIZE, align_face
+from facerec.data.align import align_faces
 from facerec.dist import cpu_count
 from facerec.embedder import Embedder, Embeddings
 from facerec.gallery.gallery import Answer, Gallery
@@ -109,9 +108,11 @@ def watch_video(
         purpose: for the audit log.
 
     Raises:
-        InputError: the embedder's model is not the gallery's, or the file is no video.
+        InputError: the embedder's model is not the gallery's, top or threshold is out of range, or
+            the file is no video.
     """
     gallery.check_model(embedder.model_hash)
+    gallery.check_question(top, threshold)
     settings = settings or WatchSettings()
     counts = WatchCounts()
     for track in iter_tracks(video, detector, embedder, settings, counts):
@@ -215,14 +216,7 @@ def _iter_seen(
 
 def _look(frame: Frame, detector: Detector, key: str) -> _Seen:
     faces = detector.detect(frame.image, key)
-    chips: list[NDArray[np.uint8]] = []
-    kept: list[int] = []
-    for i, landmarks in enumerate(faces.landmarks):
-        with contextlib.suppress(InputError):  # landmarks in one point: no face to align
-            chips.append(align_face(frame.image, landmarks))
-            kept.append(i)
-    stack = np.stack(chips) if chips else np.zeros((0, CHIP_SIZE, CHIP_SIZE, 3), np.uint8)
-    return _Seen(frame.number, frame.time_s, faces[kept], stack)
+    return _Seen(frame.number, frame.time_s, *align_faces(frame.image, faces))
 
 
 def _iter_blocks(seen: Iterator[_Seen], size: int) -> Iterator[list[_Seen]]:

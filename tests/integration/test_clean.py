@@ -15,15 +15,6 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize(
-    "command", [(), ("ingest",), ("run",), ("report",), ("undo",), ("export",), ("score",)]
-)
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        run(*command, "--help")
-    assert end.value.code == 0 and "example:" in capsys.readouterr().out
-
-
 def test_bad_input_is_one_sentence_and_code_2(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments in (

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from facerec.cli.train import main
-from facerec.io import read_checkpoint
+from facerec.io import lock_folder, read_checkpoint
 from facerec.models.weights import read_artefact
 from facerec.training import run as training_run
 from facerec.training.loop import Hook
@@ -200,6 +200,6 @@ def test_bad_input_is_one_sentence_and_the_folder_can_be_used_again(chips, tmp_p
 
 
 def test_two_processes_cannot_share_a_run_folder(chips, tmp_path, capsys):
-    with training_run._lock(tmp_path):
+    with lock_folder(tmp_path, "facerec-train"):
         assert main([*BASE, f"data.folder={chips}", f"run={tmp_path}"]) == 2
-    assert "in use by another facerec-train" in capsys.readouterr().err
+    assert f"in use by process {os.getpid()} (facerec-train)" in capsys.readouterr().err

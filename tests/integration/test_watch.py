@@ -204,7 +204,7 @@ def test_watch_every_third_frame_gives_the_same_people(gallery, people, scene, t
 
 
 def test_an_interruption_keeps_the_tracks_that_had_ended(
-    gallery, people, scene, tmp_path, monkeypatch
+    gallery, people, scene, tmp_path, monkeypatch, capsys
 ):
     enrol(gallery, people)
     detect = AnnotationDetector.detect
@@ -218,6 +218,53 @@ def test_an_interruption_keeps_the_tracks_that_had_ended(
     out = tmp_path / "tracks.jsonl"
     assert call("watch", gallery, scene[0], "--out", out) == 130
     assert [row["last_frame"] for row in lines(out)] == [24]
+    assert "begins the video again" in capsys.readouterr().err
+
+
+def test_a_wrong_video_or_question_leaves_earlier_results_alone(gallery, scene, tmp_path, capsys):
+    out, text = tmp_path / "tracks.jsonl", tmp_path / "text.mp4"
+    out.write_text("earlier\n")
+    text.write_text("no video")
+    for words in ((text,), (tmp_path / "none.mp4",), (tmp_path,), (scene[0], "--top", 0)):
+        assert call("watch", gallery, *words, "--out", out) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert out.read_text() == "earlier\n"
+
+
+def test_watch_does_not_look_twice_at_empty_frames(gallery, scene, tmp_path, monkeypatch):
+    from facerec.gallery import tools
+
+    asked, build = [], tools.build_detector
+
+    def spy(spec, **options):
+        asked.append(options)
+        return build(spec, **options)
+
+    monkeypatch.setattr(tools, "build_detector", spy)
+    assert call("watch", gallery, scene[0], "--out", tmp_path / "t.jsonl", "--every", 50) == 0
+    assert asked == [{"second_look": False}]
+
+
+def test_a_moved_model_or_detector_is_named_with_its_remedy(recogniser, scene, tmp_path, capsys):
+    model, table = tmp_path / "m.onnx", tmp_path / "faces.csv"
+    model.write_bytes(recogniser.read_bytes())
+    table.write_bytes(scene[1].read_bytes())
+    where = tmp_path / "moved"
+    assert call("create", where, "--model", model, "--detector", f"annotations:{table}") == 0
+    for path in (model, table):
+        path.rename(path.with_suffix(".away"))
+        assert call("watch", where, scene[0]) == 2
+        assert f"{path} is not there any more; say where" in capsys.readouterr().err
+        path.with_suffix(".away").rename(path)
+
+
+def test_a_bad_name_refuses_its_pictures_only(gallery, people, tmp_path, capsys):
+    (people / ("x" * 201)).mkdir()
+    cv2.imwrite(str(people / ("x" * 201) / "0.png"), chip(9))
+    assert enrol(gallery, people) == 0
+    assert "refused: a person's name must be" in capsys.readouterr().out
+    assert enrol(gallery, people / "ann", "--person", "a\nb") == 2
+    assert "a person's name must be" in capsys.readouterr().err
 
 
 def test_another_model_is_refused(gallery, people, recogniser, tmp_path, capsys):

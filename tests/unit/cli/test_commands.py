@@ -1,8 +1,12 @@
+import errno
 import importlib
 import subprocess
 import sys
 
 import pytest
+
+from facerec.checks import InputError, JobError
+from facerec.command import build_parser, run_command
 
 COMMANDS = {
     "facerec": "facerec.cli.main",
@@ -17,6 +21,7 @@ SUB_COMMANDS = [
     ("facerec", ["models", "add"]),
     ("facerec", ["models", "fetch"]),
     ("facerec", ["models", "verify"]),
+    ("facerec", ["models", "remove"]),
     ("facerec", ["demo"]),
     ("facerec", ["info"]),
     ("facerec-clean", ["ingest"]),
@@ -24,11 +29,13 @@ SUB_COMMANDS = [
     ("facerec-clean", ["report"]),
     ("facerec-clean", ["undo"]),
     ("facerec-clean", ["export"]),
+    ("facerec-clean", ["score"]),
     ("facerec-eval", ["verify"]),
     ("facerec-gallery", ["create"]),
     ("facerec-gallery", ["enrol"]),
     ("facerec-gallery", ["search"]),
     ("facerec-gallery", ["watch"]),
+    ("facerec-gallery", ["list"]),
     ("facerec-gallery", ["audit"]),
 ]
 HEAVY = ("torch", "cv2", "onnxruntime", "faiss", "av", "matplotlib", "sklearn", "numpy")
@@ -98,3 +105,34 @@ def test_ctrl_c_is_130(monkeypatch, capsys):
     monkeypatch.setattr(facerec.provenance, "versions", interrupt)
     assert call("facerec", "info") == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (JobError("the server is gone; try again"), 1, "the server is gone; try again"),
+        (OSError(errno.ENOSPC, "x", "a/b"), 1, "a/b: the disk is full; free some space"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "a/b: Not a directory;"),
+        (IsADirectoryError(errno.EISDIR, "Is one", "tmp", None, "b"), 2, "b: Is one; check"),
+        (InputError("no picture 'a\nb\x1b[31m\udcff'"), 2, "no picture 'a b [31m '"),
+        (ZeroDivisionError("1 / 0"), 1, "failed: ZeroDivisionError: 1 / 0 (FACEREC_TRACEBACK=1"),
+        (KeyboardInterrupt(), 130, "interrupted;"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_every_failure_is_one_line(error, code, sentence, capsys):
+    def fail(arguments):
+        raise error
+
+    parser = build_parser("tool", "Fails.", "tool")
+    parser.set_defaults(run=fail)
+    assert run_command(parser, []) == code
+    text = capsys.readouterr().err
+    assert text.startswith(f"tool: {sentence}") and text.count("\n") == 1 and text.endswith("\n")
+
+
+def test_wrong_usage_is_one_line_that_names_the_help(capsys):
+    with pytest.raises(SystemExit):
+        call("facerec-clean", "ingest", "src")
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "facerec-clean ingest --help" in text

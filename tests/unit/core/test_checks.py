@@ -79,3 +79,10 @@ def test_embeddings_pass_through_untouched():
 def test_embeddings_refuse(change, message):
     with pytest.raises(InputError, match=message):
         check_embeddings(change(unit_rows(5, 8)), dim=8)
+
+
+@pytest.mark.parametrize("value", ["big", [1], None])
+def test_range_names_what_is_no_number(value):
+    with pytest.raises(InputError, match=r"margin must be a number in \[0, 1\], got"):
+        check_range(value, "margin", 0, 1)
+    assert check_range(np.float32(0.5), "margin", 0, 1) == 0.5

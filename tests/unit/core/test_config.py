@@ -1,5 +1,6 @@
 import pytest
 import yaml
+from pydantic import Field
 
 from facerec.checks import InputError
 from facerec.config import Section, load_config, save_config
@@ -54,3 +55,14 @@ def test_bad_settings_are_one_sentence(tmp_path, text, overrides, message):
     with pytest.raises(InputError, match=message) as caught:
         load_config(Settings, recipe, overrides)
     assert "\n" not in str(caught.value)
+
+
+class Loose(Section):
+    params: dict[str, object] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E+2", "-2e5", "1.5e3", ".5e1", "1.e2"])
+def test_numbers_with_an_exponent_are_numbers_wherever_they_stand(tmp_path, text):
+    recipe = write(tmp_path / "recipe.yaml", f"params: {{a: {text}}}\n")
+    found = load_config(Loose, recipe, [f"params.b={text}", "params.c=e3", "params.d=1e3x"])
+    assert found.params == {"a": float(text), "b": float(text), "c": "e3", "d": "1e3x"}

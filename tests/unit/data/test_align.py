@@ -129,9 +129,18 @@ def test_align_faces_stacks_and_takes_none():
     image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
     boxes = np.array([[0, 0, 112, 112]] * 2, np.float32)
     faces = Faces(boxes, np.stack([ARCFACE_TEMPLATE] * 2), np.ones(2, np.float32))
-    chips = align_faces(image, faces)
-    assert chips.shape == (2, 112, 112, 3) and np.array_equal(chips[1], image)
-    assert align_faces(image, Faces.empty()).shape == (0, 112, 112, 3)
+    kept, chips = align_faces(image, faces)
+    assert len(kept) == 2 and chips.shape == (2, 112, 112, 3) and np.array_equal(chips[1], image)
+    none, chips = align_faces(image, Faces.empty())
+    assert len(none) == 0 and chips.shape == (0, 112, 112, 3)
+
+
+def test_faces_whose_landmarks_coincide_are_left_out():
+    image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    points = np.stack([np.full((5, 2), 30, np.float32), ARCFACE_TEMPLATE])
+    faces = Faces(np.array([[0, 0, 112, 112]] * 2, np.float32), points, np.array([0.9, 0.5]))
+    kept, chips = align_faces(image, faces)
+    assert kept.scores.tolist() == [0.5] and len(chips) == 1 and np.array_equal(chips[0], image)
 
 
 def test_wrong_pictures_are_refused():

@@ -201,3 +201,16 @@ def test_a_killed_writer_leaves_whole_shards_only(tmp_path):
             raw = rng.normal(size=(500, 8)).astype(np.float32)
             ids = [f"{done}-{row}" for row in range(500)]
             assert np.array_equal(cache.load(ids)[1], np.linalg.norm(raw, axis=1))
+
+
+def test_a_face_without_direction_is_kept_as_such(tmp_path):
+    ids = ["a-0", "b-0", "c-0"]
+    vectors, norms = embeddings(ids)
+    vectors[1], norms[1] = 0, 0
+    EmbeddingCache(tmp_path, HASH, DIM).append(ids, vectors, norms)
+    found, raw = EmbeddingCache(tmp_path, HASH, DIM).load(ids)
+    assert np.array_equal(found, vectors) and np.array_equal(raw, norms)
+    bad_norms = (("unit norm", np.ones(3, np.float32)), ("no direction", np.zeros(3, np.float32)))
+    for message, bad in bad_norms:
+        with pytest.raises(InputError, match=message):
+            EmbeddingCache(tmp_path / "other", HASH, DIM).append(ids, vectors, bad)

@@ -154,3 +154,13 @@ def test_names_that_are_no_utf8_get_a_key(tmp_path):
     (item,) = open_source(tmp_path)
     assert item.key == "a\\xff.jpg" and item.path.read_bytes() == b"x"
     item.key.encode("utf-8")
+
+
+def test_list_with_two_columns_of_one_name_or_no_root_is_refused(tmp_path):
+    table = tmp_path / "list.csv"
+    table.write_text("path,identity,path\na.jpg,x,b.jpg\n")
+    with pytest.raises(InputError, match="several columns called 'path'"):
+        open_source(table)
+    table.write_text("path,identity\na.jpg,x\n")
+    with pytest.raises(InputError, match=r"root .* must be a folder"):
+        open_source(table, root=tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -237,3 +238,23 @@ def test_two_processes_refuse_each_other_and_a_killed_one_lets_go(source, tmp_pa
     assert ingest(source, out, "aligned")["faces"] == 17
     with SetFolder(out).lock("run"), pytest.raises(InputError, match=f"process {os.getpid()}"):
         ingest(source, out, "aligned")
+
+
+def test_bad_threads_leave_no_set(source, tmp_path):
+    with pytest.raises(InputError, match="threads"):
+        ingest(source, tmp_path / "out", "aligned", threads=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_no_half_chip(source, tmp_path, monkeypatch):
+    def fail(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(Path, "write_bytes", fail)
+        ingest(source, tmp_path / "out", "aligned")
+    chips = tmp_path / "out" / "chips"
+    assert not [file for file in chips.rglob("*") if file.is_file()]
+    assert ingest(source, tmp_path / "out", "aligned")["faces"] > 0

@@ -21,7 +21,15 @@ from data_tools.decisions import read_log
 from data_tools.exports import export_set, name_folder
 from data_tools.ingest import ingest
 from data_tools.report import write_report
-from data_tools.rounds import CAPPED, RIGHT, TOO_FEW, UNLABELLED, run_round, undo_round
+from data_tools.rounds import (
+    CAPPED,
+    NO_DIRECTION,
+    RIGHT,
+    TOO_FEW,
+    UNLABELLED,
+    run_round,
+    undo_round,
+)
 from data_tools.score import score_set
 from facerec.checks import InputError
 from facerec.data.manifest import read_manifest
@@ -35,7 +43,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 class StandIn:
     """A recogniser that looks at an 8x8 thumbnail; `model` is its hash's only digit."""
 
-    def __init__(self, model, **options):
+    def __init__(self, model, *settings):
         self.model_hash = str(model) * 64
         self.dim = 192
         self.info = SimpleNamespace(name="stand-in")
@@ -226,7 +234,7 @@ def test_export_to_folders_and_to_a_list(crawl, tmp_path):
     assert (tmp_path / "clean" / name).samefile(crawl.out / chip)
     with pytest.raises(InputError, match="not empty"):
         export_set(crawl.out, tmp_path / "clean")
-    export_set(crawl.out, tmp_path / "clean.csv", "list")
+    export_set(crawl.out, tmp_path / "clean.csv")
     assert (tmp_path / "clean.csv").read_text().count("\n") == table.num_rows + 1
     again = ingest(tmp_path / "clean.csv", tmp_path / "again", "aligned", root=tmp_path / "crawl")
     assert again["faces"] == table.num_rows
@@ -261,3 +269,37 @@ def test_report_shows_figures_and_no_picture_unless_asked(crawl, tmp_path):
         assert saved["provenance"]["hashes"]["model"] == "1" * 64
     text = write_report(crawl.out, with_images=True)[0].read_text()
     assert text.count("image/jpeg") == len(crawl.wrong)
+
+
+def test_a_chip_without_direction_goes_and_the_others_are_judged(crawl, monkeypatch):
+    paths = read_manifest(crawl.out / "manifest.parquet")["path"].to_pylist()
+    chips = read_manifest(crawl.out / "manifest.parquet")["chip"].to_pylist()
+    lost = "p02/0.png"
+    chip = rounds.read_chip(crawl.out / chips[paths.index(lost)])
+
+    class Blind(StandIn):
+        def embed(self, images):
+            found = super().embed(images)
+            same = (images == chip).all(axis=(1, 2, 3))
+            found.vectors[same], found.norms[same] = 0, 0
+            return found
+
+    monkeypatch.setattr(rounds, "Embedder", Blind)
+    summary = run_round(crawl.out, 1)
+    decisions = read_log(crawl.out / "decisions.jsonl").decisions()
+    by_path = {decision.path: decision for decision in decisions}
+    assert by_path[lost].action == "drop" and by_path[lost].reason == NO_DIRECTION
+    assert summary["reasons"][NO_DIRECTION] == 1 and len(decisions) == summary["rows"]
+    dropped = {path for path, decision in by_path.items() if decision.action == "drop"}
+    assert dropped == crawl.wrong | {"p00/broken.jpg", lost}
+    assert lost not in clean_paths(crawl.out)
+
+
+def test_a_model_that_is_blind_is_refused(crawl, monkeypatch):
+    class Blind(StandIn):
+        def embed(self, images):
+            return Embeddings(*(np.zeros_like(a) for a in vars(super().embed(images)).values()))
+
+    monkeypatch.setattr(rounds, "Embedder", Blind)
+    with pytest.raises(InputError, match="every chip a zero vector"):
+        run_round(crawl.out, 1)

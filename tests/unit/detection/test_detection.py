@@ -186,7 +186,7 @@ def test_aligned_chips_come_back_as_they_are(side):
     )
     faces = AlignedDetector().detect(image)
     assert faces.boxes.tolist() == [[0, 0, side, side]] and faces.scores.tolist() == [1]
-    (chip,) = align_faces(image, faces)
+    _, (chip,) = align_faces(image, faces)
     if side == 112:
         assert np.array_equal(chip, image)
     else:
@@ -247,7 +247,7 @@ def test_annotations_as_parquet_without_scores(tmp_path):
 
 def test_broken_annotations_are_named(tmp_path):
     table = tmp_path / "faces.csv"
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not a file; check the path"):
         AnnotationDetector(table)
     table.write_text("key,x1\nk,1\n")
     with pytest.raises(InputError, match="'y1'"):
@@ -335,6 +335,9 @@ def test_build_detector_by_spec(tmp_path, yunet, zoo):
 
     built = build_detector("yunet", resolve)
     assert isinstance(built, YuNetDetector) and built.graph == yunet and asked == ["yunet"]
+    assert built.retry_score is not None
+    assert build_detector("yunet", resolve, second_look=False).retry_score is None
+    asked.pop()
     for empty in ("annotations:", "insightface:"):
         with pytest.raises(InputError, match="must name a path"):
             build_detector(empty, resolve)
@@ -358,7 +361,7 @@ def test_real_faces_are_found_upright_and_fit_the_template(real_data):
         errors.append(np.sqrt(((moved - ARCFACE_TEMPLATE) ** 2).sum(axis=1).mean()))
         # LFW is upright: no turn beyond 45 degrees, both axes point as the template's.
         assert matrix[0, 0] > abs(matrix[0, 1])
-        (chip,) = align_faces(image, face)
+        _, (chip,) = align_faces(image, face)
         assert len(YuNetDetector(detector.graph).detect(chip)) >= 1
     assert len(paths) >= 20 and np.median(errors) < 4
 

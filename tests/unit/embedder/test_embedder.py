@@ -257,3 +257,18 @@ def test_shared_recogniser(real_data):
     scores = first @ first.T
     genuine = scores[same & ~np.eye(16, dtype=bool)]
     assert genuine.mean() > 0.4 > scores[~same].mean() + 0.2
+
+
+def test_one_black_chip_does_not_spoil_its_shard(probe_net, tmp_path):
+    model = embedder(probe_net())
+    cache = EmbeddingCache(tmp_path / "cache", model.model_hash, model.dim)
+    chips = np.concatenate([plain_chip(1, 2, 3), plain_chip(0, 0, 0), plain_chip(9, 9, 9)])
+    vectors, norms = embed_cached(model, cache, ["a", "b", "c"], lambda rows: chips[rows])
+    assert norms[1] == 0 and not vectors[1].any()
+    np.testing.assert_allclose(np.linalg.norm(vectors[[0, 2]], axis=1), 1, atol=1e-6)
+    assert cache.has(["a", "b", "c"]).all()
+
+
+def test_a_raw_embedding_too_small_to_have_a_direction_counts_as_zero(probe_net):
+    found = embedder(probe_net(scale=1e-15)).embed(plain_chip(1, 1, 1))
+    assert found.norms.tolist() == [0] and not found.vectors.any()

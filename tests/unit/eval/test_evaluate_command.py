@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from eval.embedding import embed_files, hash_detector
+from eval.embedding import embed_files
 from facerec.checks import InputError
 from facerec.cli.evaluate import main
-from facerec.detection import AlignedDetector
+from facerec.detection import AlignedDetector, hash_detector
 from facerec.embedder import Embedder
 
 
@@ -183,9 +183,13 @@ def test_detector_hash_follows_the_file_not_its_name(tmp_path):
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["verify", "--help"]])
-def test_help_shows_an_example(arguments, capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 0
-    assert "example:\n  facerec-eval verify --pairs" in capsys.readouterr().out
+def test_an_embedding_without_direction_is_a_failure_with_its_reason(lfw, model, tmp_path):
+    grey = np.full((112, 112, 3), 127, np.uint8)
+    grey[:, ::2] = 128  # means of 127.5, which the preprocessing makes 0
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    cv2.imwrite(str(tmp_path / "face.png"), grey // 2)
+    for computed in (2, 0):  # the second time from the cache
+        names, embedder = ["face.png", "grey.png"], Embedder(model)
+        found = embed_files(tmp_path, names, AlignedDetector(), embedder, cache=tmp_path / "cache")
+        assert found.failed == {"grey.png": "no direction: embedding of norm 0"}
+        assert found.computed == computed and found.norms[0] > 0

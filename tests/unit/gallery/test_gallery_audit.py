@@ -1,8 +1,10 @@
+import re
 import sqlite3
 
 import numpy as np
 import pytest
 
+from facerec.checks import InputError
 from facerec.gallery import audit
 from facerec.gallery.gallery import Gallery
 from facerec.models.weights import ModelInfo
@@ -92,5 +94,32 @@ def test_a_search_that_cannot_be_logged_gives_no_answer(gallery, monkeypatch):
         raise sqlite3.OperationalError("attempt to write a readonly database")
 
     monkeypatch.setattr(audit, "append_entry", fail)
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(InputError, match="cannot be written"):
         gallery.search(np.eye(4, dtype=np.float32)[:1])
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE people SET name = 'eve'", "'eve' from picture .* is not in the log"),
+        ("UPDATE people SET name = 'eve'", "'ann' from picture .* is in the log, but not"),
+        ("UPDATE samples SET embedding = zeroblob(16)", "'ann' .* was changed after"),
+        ("DELETE FROM samples", "'ann' .* is in the log, but not in the gallery"),
+        ("UPDATE thresholds SET value = 0.1", "threshold is 0.1, the log says 0.4"),
+        ("UPDATE models SET hash = 'f'", "model is not the one"),
+        ("INSERT INTO settings VALUES ('detector', 'x')", "setting 'detector' is 'x'"),
+    ],
+)
+def test_a_change_behind_the_log_is_found(gallery, statement, fault):
+    tamper(gallery, statement)
+    assert any(re.search(fault, text) for text in gallery.verify_audit())
+
+
+def test_many_faults_are_counted_not_listed(tmp_path):
+    info = ModelInfo(name="toy", sha256="a" * 64, embedding_dim=32)
+    with Gallery.create(tmp_path, info) as gallery:
+        gallery.enrol("ann", np.eye(32, dtype=np.float32), np.ones(32, np.float32))
+        assert gallery.verify_audit() == []
+        tamper(gallery, "DELETE FROM samples")
+        faults = gallery.verify_audit()
+    assert len(faults) == 21 and faults[-1] == "and 12 more"

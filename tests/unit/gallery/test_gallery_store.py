@@ -198,3 +198,55 @@ def test_threads_share_a_gallery(gallery):
     assert not failures
     assert [p.samples for p in gallery.people()] == [5, 5, 5, 5]
     assert gallery.verify_audit() == []
+
+
+def test_composed_and_decomposed_names_are_one_person(gallery):
+    gallery.enrol("Zoe\u0308 ", axes(0), norms(1))
+    gallery.enrol("Zo\u00eb", axes(1), norms(1))
+    assert [(p.name, p.samples) for p in gallery.people()] == [("Zo\u00eb", 2)]
+    assert gallery.verify_audit() == []
+
+
+def test_another_programs_file_is_refused_and_stays_as_it_is(tmp_path):
+    path = tmp_path / FILE_NAME
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    for attempt in (lambda: Gallery.create(tmp_path, info()), lambda: Gallery.open(tmp_path)):
+        with pytest.raises(InputError, match="is not a gallery"):
+            attempt()
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_page_is_one_sentence(tmp_path):
+    with Gallery.create(tmp_path, info()) as gallery:
+        gallery.enrol("ann", axes(*range(8)), norms(8))
+    path = tmp_path / FILE_NAME
+    data = bytearray(path.read_bytes())
+    data[8192:] = b"\xa5" * (len(data) - 8192)
+    path.write_bytes(data)
+    for ask in (Gallery.people, Gallery.verify_audit, lambda g: g.search(axes(0))):
+        with Gallery.open(tmp_path) as gallery, pytest.raises(InputError, match="is damaged"):
+            ask(gallery)
+
+
+def test_a_damaged_embedding_is_not_the_users_fault(gallery):
+    gallery.enrol("ann", axes(0), norms(1))
+    with gallery.store.transaction() as connection:
+        connection.execute("UPDATE samples SET embedding = zeroblob(32)")
+    with pytest.raises(InputError, match=r"is damaged: .* norm 0; see"):
+        gallery.search(axes(0))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot make a gallery in"):
+        Gallery.create(tmp_path / "file" / "g", info())
+
+
+def test_a_question_is_checked_before_the_work(gallery):
+    assert gallery.check_question(1) == 0.4 and gallery.check_question(9, -1) == -1
+    for top, threshold in ((0, None), (1, 2.0), (1, float("nan"))):
+        with pytest.raises(InputError, match=r"top must|threshold must"):
+            gallery.check_question(top, threshold)

@@ -17,20 +17,22 @@ def build_small(name, **args):
     return build_backbone(name, **small)
 
 
-def test_names():
-    assert backbone_names() == [
-        "iresnet100",
-        "iresnet18",
-        "iresnet200",
-        "iresnet34",
-        "iresnet50",
-        "mobilefacenet",
-    ]
+def cosines(first, second):
+    """Sums in another order differ by more the deeper a net of random weights is."""
+    return (unit(first.double()) * unit(second.double())).sum(dim=1)
 
 
-@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
-def test_conformance(name):
-    net = build_small(name)
+@pytest.mark.parametrize("name", backbone_names())
+def test_conformance(name, monkeypatch):
+    """Every backbone: a new one is tested by being registered."""
+    # Narrow IResNets: they differ in depth, and 200 layers at full width take seconds.
+    monkeypatch.setattr("facerec.models.iresnet._WIDTHS", (8, 16, 16, 32))
+    net, other = build_small(name), build_small(name)
+    first = net.state_dict()
+    assert all(torch.equal(first[key], value) for key, value in other.state_dict().items())
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.momentum = None  # one batch must do: a tenth of it overflows in 200 layers
     size = net.input_size
     images = torch.rand(3, 3, size, size) * 2 - 1
     embeddings = net(images)
@@ -42,19 +44,12 @@ def test_conformance(name):
     net.eval()
     with torch.inference_mode():
         whole = net(images)
-        assert torch.allclose(unit(net(images[1:2])), unit(whole[1:2]), atol=1e-5)
+        assert cosines(net(images[1:2]), whole[1:2]).min() > 1 - 1e-5
         assert torch.equal(net(images), whole)
-        other = build_small(name)
         other.load_state_dict(net.state_dict())
         assert torch.equal(other.eval()(images), whole)
         layout = net.to(memory_format=torch.channels_last)
-        assert torch.allclose(unit(layout(images)), unit(whole), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["mobilefacenet", "iresnet18"])
-def test_initial_weights_follow_the_seed(name):
-    first, second = build_small(name).state_dict(), build_small(name).state_dict()
-    assert all(torch.equal(first[key], second[key]) for key in first)
+        assert cosines(layout(images), whole).min() > 1 - 1e-5
 
 
 def test_iresnet_ends_in_a_batch_norm_whose_weight_stays_one():
@@ -103,3 +98,11 @@ def test_the_packages_load_no_torch_until_something_is_built():
     modules = "facerec.models, facerec.losses, facerec.cli.train"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "blocks", [7, "abcd", [1, 2, 3], [0, 1, 1, 1], [1, "b", 1, 1], [1.5, 1, 1, 1]]
+)
+def test_blocks_must_be_four_counts(blocks):
+    with pytest.raises(InputError, match="blocks must be four counts"):
+        build_backbone("mobilefacenet", blocks=blocks)

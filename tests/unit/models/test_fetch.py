@@ -16,7 +16,7 @@ import pytest
 from facerec.checks import InputError
 from facerec.models import fetch
 from facerec.models.catalogue import CatalogueEntry, find_entry, load_catalogue
-from facerec.models.fetch import FetchError, fetch_model
+from facerec.models.fetch import FetchError, check_address, fetch_model
 from facerec.models.store import ModelStore
 
 
@@ -398,3 +398,18 @@ def test_other_address_is_held_to_the_same_hash(serve, data):
         fetch_model(known, ModelStore(), address=f"{server.address}/bad")
     fetch_model(known, ModelStore(), address=f"{server.address}/good")
     assert onnx.load(str(ModelStore().path("net") / "model.onnx")).graph.name == "small"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1/x", "https://host:abc/x", "https://host/a b", "https://h\n/x"]
+)
+def test_broken_addresses_are_refused(address):
+    with pytest.raises(InputError, match="must be a whole URL"):
+        check_address(address)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
+def test_timeouts_must_be_positive_and_finite(timeout_s):
+    entry = load_catalogue(None)["yunet"]
+    with pytest.raises(InputError, match="the timeout must lie above 0"):
+        fetch_model(entry, ModelStore(), timeout_s=timeout_s)

@@ -150,8 +150,23 @@ def test_not_a_model(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"\xff\xff")
     with pytest.raises(InputError, match="must be an ONNX file"):
         ModelStore().add(tmp_path / "a.onnx", "a")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="is not a file; give"):
         ModelStore().add(tmp_path / "b.onnx", "b")
+
+
+@pytest.mark.parametrize("field", ["mean", "std"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_preprocessing_must_be_finite(net, field, value):
+    with pytest.raises(InputError, match=rf"{field}: .*finite"):
+        ModelStore().add(net, "small", **{field: value})
+    assert ModelStore().names() == []
+
+
+def test_no_detector_is_one_sentence_and_opencv_is_silent(net, capfd):
+    with pytest.raises(InputError, match="must be a YuNet detector") as caught:
+        ModelStore().add(net, "small", task="detection")
+    assert "OpenCV(" not in str(caught.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_corruption_is_seen(net):

@@ -9,7 +9,7 @@ from facerec.video.sinks import JsonLines
 
 def test_each_line_is_there_before_the_next(tmp_path):
     path = tmp_path / "deep" / "out.jsonl"
-    with JsonLines(path) as sink:
+    with JsonLines(path, keep=True) as sink:
         for number in range(3):
             sink.write({"track": number, "person": "Åsa"})
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -23,6 +23,12 @@ def test_lines_written_before_an_exception_stay(tmp_path):
         sink.write({"track": 1})
         raise KeyboardInterrupt
     assert path.read_text(encoding="utf-8") == '{"track": 1}\n'
+
+
+def test_a_stream_without_end_does_not_fill_the_memory(tmp_path):
+    with JsonLines(tmp_path / "out.jsonl") as sink:
+        sink.write({"track": 1})
+        assert sink.records == []
 
 
 def test_standard_output_is_not_closed(capsys):
