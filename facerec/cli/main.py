@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from facerec import __version__
-from facerec.command import add_command, build_parser, run_command
+from facerec.command import add_command, build_parser, run_command, write_json_result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,13 +56,16 @@ def _run_demo(arguments: argparse.Namespace) -> int:
 def _run_info(arguments: argparse.Namespace) -> None:
     from facerec.dist import cpu_count
     from facerec.models.store import ModelStore
-    from facerec.provenance import versions, write_result
+    from facerec.provenance import versions
 
     store = ModelStore()
-    found = {"versions": versions(), "cores": cpu_count(), "model_store": str(store.home)}
-    for name, version in versions().items():
+    found: dict[str, Any] = {
+        "versions": versions(),
+        "cores": cpu_count(),
+        "model_store": str(store.home),
+    }
+    for name, version in found["versions"].items():
         print(f"{name:24} {version}")
-    print(f"{'cores':24} {cpu_count()}")
+    print(f"{'cores':24} {found['cores']}")
     print(f"{'model store':24} {store.home}")
-    if arguments.json:
-        write_result(arguments.json, found)
+    write_json_result(arguments, found)

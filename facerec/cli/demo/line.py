@@ -15,15 +15,22 @@ from typing import Any
 
 from facerec.checks import InputError
 from facerec.cli.demo.page import write_page
-from facerec.cli.demo.sets import DemoSet, draw_set, link_set
+from facerec.cli.demo.sets import DemoSet, draw_set, find_people, link_set
 from facerec.cli.demo.summary import find_point, summarise
 from facerec.command import INTERRUPTED
 from facerec.io import read_json, write_json, write_text
 from facerec.provenance import write_result
 
 FIRST_EPOCHS = 6
+# Of the drawn crawl, about; a smaller set of a user's gets more epochs to make up for it.
+_STEPS_AN_EPOCH = 24
 _SHOWN_LINES = 8
 _STATE = "demo.json"
+# Everything that a demo writes into its folder, beside its state.
+_OWN = (
+    *("camera", "crawl", "documents", "gallery", "pairs", "probes", "runs", "set", "stages"),
+    *("truth", "index.html", "pairs.csv", "tracks.jsonl", "verify-final.html", "verify-raw.html"),
+)
 _RECIPE = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 _COMMANDS = {
     "facerec-clean": "facerec.cli.clean",
@@ -65,6 +72,13 @@ class Line:
 
         return self.do(name, " ".join([command, *texts]), call)
 
+    def is_done(self, name: str) -> bool:
+        """Return whether a stage's result is there, from this run or an interrupted one."""
+        return self._clock(name).exists()
+
+    def _clock(self, name: str) -> Path:
+        return self.out / "stages" / f"{name}.seconds.json"
+
     def do(self, name: str, shown: str, work: Callable[[Path], None]) -> dict[str, Any]:
         """Do a stage unless its result is there, and return its result.
 
@@ -74,7 +88,7 @@ class Line:
             work: writes the result, a JSON object, to the path that it is given.
         """
         path = self.out / "stages" / f"{name}.json"
-        clock = self.out / "stages" / f"{name}.seconds.json"
+        clock = self._clock(name)
         _say(f"\n== {name}\n$ {shown}")
         if clock.exists():
             _say("done already")
@@ -114,11 +128,7 @@ def run_demo(
     started = time.monotonic()
     out = out.resolve()
     detector = detector or _find_detector()
-    if data is not None and detector is None:
-        raise InputError(
-            "your own pictures need a face detector: give --detector FILE.onnx (YuNet), or put one "
-            "into the model store with `facerec models fetch yunet`"
-        )
+    _check_input(out, data, detector, seed)
     settings = {"data": str(data.resolve()) if data else "", "detector": detector, "seed": seed}
     _open_folder(out, settings)
     line = Line(out)
@@ -141,14 +151,27 @@ def run_demo(
     write_json(out / _STATE, {**settings, "finished": True})
     _say(f"\n{seconds:.0f} s in all, {peak / 2**20:.0f} MiB at most. The report: {page.as_uri()}")
     if json_path is not None:
-        figures = {
-            "summary": summary,
-            "stages": line.stages,
-            "seconds": seconds,
-            "peak_bytes": peak,
-        }
+        figures: dict[str, Any] = {"summary": summary, "stages": line.stages}
+        figures.update(seconds=seconds, peak_bytes=peak)
         write_result(json_path, figures, seed=seed, config=settings)
     return 0
+
+
+def _check_input(out: Path, data: Path | None, detector: str | None, seed: int) -> None:
+    """Refuse what is wrong before an earlier demo is removed for it."""
+    from facerec.detection import build_detector
+
+    if data is not None and detector is None:
+        raise InputError(
+            "your own pictures need a face detector: give --detector FILE.onnx (YuNet), or put one "
+            "into the model store with `facerec models fetch yunet`"
+        )
+    if seed < 0:
+        raise InputError(f"seed must not be negative, got {seed}")
+    if detector is not None:
+        build_detector(detector)
+    if data is not None:
+        _check_own(data.resolve(), out)
 
 
 def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
@@ -161,7 +184,7 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
     )  # fmt: skip
     # Stopped early: a net learns what most labels say before it learns the wrong ones by heart.
     raw_set = out / "set" / "manifest.parquet"
-    _train(line, "first-model", raw_set, seed, f"epochs={FIRST_EPOCHS}")
+    _train(line, "first-model", raw_set, seed, epochs=FIRST_EPOCHS)
     first = out / "runs" / "first-model" / "artefact"
     found["clean"] = line.run("clean", "facerec-clean", "run", out / "set", "--model", first)
     found["report"] = line.run("clean-report", "facerec-clean", "report", out / "set")
@@ -180,7 +203,9 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
             "--detector", data.pairs_detector, "--policy", "largest", "--flip", "--all-pairs",
             "--html", out / f"{name}.html", "--seed", seed,
         )  # fmt: skip
-    threshold = round(float(find_point(found["verify-final"])["threshold"]), 4)
+    threshold = round(float(find_point(found["verify-final"])["threshold"]), 6)
+    if not line.is_done("gallery-create"):  # a demo stopped just there may have made it
+        shutil.rmtree(out / "gallery", ignore_errors=True)
     found["create"] = line.run(
         "gallery-create", "facerec-gallery", "create", out / "gallery", "--model", model,
         "--detector", data.documents_detector, "--threshold", threshold, "--flip",
@@ -200,11 +225,34 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
     return found
 
 
-def _train(line: Line, name: str, manifest: Path, seed: int, *overrides: str) -> dict[str, Any]:
+def _train(line: Line, name: str, manifest: Path, seed: int, *, epochs: int = 0) -> dict[str, Any]:
     return line.run(
         name, "facerec-train", _RECIPE, f"run={line.out / 'runs' / name}",
-        f"data.manifest={manifest}", f"seed={seed}", *overrides,
+        f"data.manifest={manifest}", f"seed={seed}", *_fit_recipe(manifest, epochs),
     )  # fmt: skip
+
+
+def _fit_recipe(manifest: Path, epochs: int) -> list[str]:
+    """Return overrides of the recipe: `epochs` if not 0, and about as many steps for a small set.
+
+    A user's set may be smaller than a batch, and the recipe's epochs over it hardly a start.
+    """
+    from facerec.config import load_config
+    from facerec.data.datasets import read_chip_set
+    from facerec.training.settings import TrainSettings
+
+    recipe = load_config(TrainSettings, _RECIPE)
+    chips = len(read_chip_set(manifest=manifest, folder=None))
+    batch = min(recipe.batch_size, chips)
+    times = max(1, _STEPS_AN_EPOCH * batch // chips)
+    overrides = []
+    if epochs or times > 1:
+        overrides.append(f"epochs={(epochs or recipe.epochs) * times}")
+    if times > 1:
+        overrides.append(f"optim.warmup_epochs={recipe.optim.warmup_epochs * times:g}")
+    if batch < recipe.batch_size:
+        overrides.append(f"batch_size={batch}")
+    return overrides
 
 
 def _find_detector() -> str | None:
@@ -215,16 +263,33 @@ def _find_detector() -> str | None:
     return names[0] if names else None
 
 
+def _check_own(data: Path, out: Path) -> None:
+    """Refuse a user's folder that cannot be run on, or whose files the demo could change."""
+    if data == out or data in out.parents or out in data.parents:
+        raise InputError(f"--out {out} and --data {data} must not lie in one another")
+    find_people(data)
+
+
 def _open_folder(out: Path, settings: dict[str, Any]) -> None:
-    """Keep an unfinished demo of these settings, empty one of others, refuse foreign files."""
+    """Keep an unfinished demo of these settings, empty one of others, refuse foreign files.
+
+    Of a demo's folder only what a demo writes is removed: a user may have put files beside it.
+    """
     if not _RECIPE.is_file():
         raise InputError(f"the demo's recipe {_RECIPE} is missing; run it from a checkout")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / _STATE).is_file():
+        state = read_json(out / _STATE) if (out / _STATE).is_file() else None
+        if not isinstance(state, dict) or state.keys() != {*settings, "finished"}:
             raise InputError(f"{out} holds other files than a demo's; give an empty --out")
-        if read_json(out / _STATE) == {**settings, "finished": False}:
+        if state == {**settings, "finished": False}:
             return
-        shutil.rmtree(out)
+        # An emptying that is cut off is gone on with: no finished demo, of no settings.
+        write_json(out / _STATE, {**dict.fromkeys(settings), "finished": False})
+        for name in _OWN:
+            if (out / name).is_dir() and not (out / name).is_symlink():
+                shutil.rmtree(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _STATE, {**settings, "finished": False})
 

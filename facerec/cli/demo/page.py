@@ -65,6 +65,7 @@ def _add_headline(
         rows[f"Verification, {label}"] = (
             f"accuracy {model['accuracy']:.2%}, TAR {model['tar']:.2%} at FAR {FAR:g} over all "
             f"pairs of {model['pictures']:,} pictures of {model['people']:,} people not trained on"
+            f"{'' if model['supported'] else '; at this FAR too few pairs to support the figure'}"
         )
     rows["Video"] = f"{right} of {len(tracks)} tracks answered rightly"
     rows["Search"] = (
@@ -128,7 +129,7 @@ def _add_training(page: Page, out: Path, results: dict[str, Any]) -> None:
         curves[label] = ([row["step"] for row in rows], [row["loss"] for row in rows])
     page.figure(
         build_line_plot(curves, "step", "loss", markers=False),
-        "The training loss of both models falls; the model of the clean set ends lower.",
+        f"Training loss by step; at its end {_describe_ends(curves)}.",
         "Loss of the model trained on the raw set and of the one trained on the clean set.",
     )
     final = results["final"]
@@ -141,6 +142,10 @@ def _add_training(page: Page, out: Path, results: dict[str, Any]) -> None:
             "MACs": final["macs"],
         }
     )
+
+
+def _describe_ends(curves: dict[str, tuple[list[int], list[float]]]) -> str:
+    return ", ".join(f"{loss[-1]:.2f} ({name})" for name, (_, loss) in curves.items() if loss)
 
 
 def _add_verification(page: Page, results: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from facerec.checks import InputError
 from facerec.io import write_text
+
+if TYPE_CHECKING:
+    from facerec.data.sources import SourceItem
 
 CRAWL_PEOPLE, CRAWL_IMAGES = 120, 16
 PAIR_PEOPLE, PAIR_IMAGES = 40, 6
@@ -19,7 +24,7 @@ ON_VIDEO_LISTED, ON_VIDEO_STRANGERS = 4, 2
 PROBE_IMAGES = 4
 # A user's set is cut to this, so that the demo stays a demo.
 MAX_OWN_PEOPLE, MAX_OWN_IMAGES = 120, 30
-MIN_OWN_PEOPLE, MIN_OWN_IMAGES = 8, 3
+MIN_OWN_PEOPLE, MIN_OWN_IMAGES = 12, 3
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,24 @@ class DemoSet:
         return asdict(self)
 
 
-def draw_set(out: Path, detector: str | None, seed: int) -> DemoSet:
-    """Draw a noisy crawl, documents, probes, pairs and a video of people who do not exist."""
+class PeopleSplit(NamedTuple):
+    """Names of four groups that share nobody.
+
+    Attributes:
+        crawl: to clean and train on.
+        paired: to verify.
+        listed: with a document on the watch list.
+        strangers: searched for, but on no list.
+    """
+
+    crawl: list[str]
+    paired: list[str]
+    listed: list[str]
+    strangers: list[str]
+
+
+def _draw_files(out: Path, seed: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Draw every file of a synthetic demo; return who is listed, and who is seen where."""
     from facerec.data.scene_video import write_video
     from facerec.data.scenes import (
         CrawlNoise,
@@ -110,6 +131,18 @@ def draw_set(out: Path, detector: str | None, seed: int) -> DemoSet:
     tables = out / "camera" / "annotations.parquet"
     seen = truth / "camera.parquet"
     write_video(out / "camera" / "camera.mp4", tables, seen, walkers, seed)
+    return [person.name for person in listed], _read_walks(tables, seen)
+
+
+def draw_set(out: Path, detector: str | None, seed: int) -> DemoSet:
+    """Draw a noisy crawl, documents, probes, pairs and a video of people who do not exist.
+
+    Args:
+        out: the demo's folder.
+        detector: spec of the detector of all of it; the drawn annotations when None.
+        seed: of everything random.
+    """
+    listed, seen = _draw_files(out, seed)
 
     def read_by(name: str) -> str:
         return detector or f"annotations:{out / name / 'annotations.parquet'}"
@@ -121,8 +154,8 @@ def draw_set(out: Path, detector: str | None, seed: int) -> DemoSet:
         pairs_images="pairs",
         pairs="pairs.csv",
         video="camera/camera.mp4",
-        listed=[person.name for person in listed],
-        seen=_read_walks(tables, seen),
+        listed=listed,
+        seen=seen,
         crawl_detector=read_by("crawl"),
         documents_detector=read_by("documents"),
         probes_detector=read_by("probes"),
@@ -151,43 +184,67 @@ def _read_walks(annotations: Path, truth: Path) -> list[dict[str, Any]]:
     return [{"person": person, "boxes": rows} for person, rows in sorted(walks.items())]
 
 
-def link_set(out: Path, data: Path, detector: str, seed: int) -> DemoSet:
-    """Split a user's folder-per-person set by links; the pictures stay where they are.
-
-    Every third person is kept from training: half of those for pairs, half for the watch list,
-    of whom every other one is a stranger without a document. Their video is a slide show: each
-    picture moves through the scene.
+def find_people(data: Path) -> dict[str, list[SourceItem]]:
+    """Return a user's people with enough pictures, by name, each cut to `MAX_OWN_IMAGES`.
 
     Raises:
-        InputError: too few people with enough pictures.
+        InputError: no such folder, or too few people with enough pictures.
     """
-    from facerec.cli.demo.slides import write_slides
     from facerec.data.sources import open_source
 
-    people: dict[str, list[Path]] = {}
+    people: dict[str, list[SourceItem]] = {}
     for item in open_source(data, "folder"):
-        people.setdefault(item.identity, []).append(item.path)
+        people.setdefault(item.identity, []).append(item)
     usable = {
-        name: paths[:MAX_OWN_IMAGES]
-        for name, paths in sorted(people.items())
-        if name and len(paths) >= MIN_OWN_IMAGES
+        name: items[:MAX_OWN_IMAGES]
+        for name, items in sorted(people.items())
+        if name and len(items) >= MIN_OWN_IMAGES
     }
     if len(usable) < MIN_OWN_PEOPLE:
         raise InputError(
             f"the demo needs at least {MIN_OWN_PEOPLE} people with {MIN_OWN_IMAGES} pictures each, "
             f"one folder a person; {data} has {len(usable)}"
         )
-    order = np.random.default_rng(seed).permutation(sorted(usable))[:MAX_OWN_PEOPLE].tolist()
-    held, crawl = order[::3], sorted(set(order) - set(order[::3]))
-    paired, watched = held[::2], held[1::2] or held[:1]
-    listed, strangers = watched[::2], watched[1::2]
-    _link(out / "crawl", {name: usable[name] for name in crawl})
-    _link(out / "documents", {name: usable[name][:1] for name in listed})
-    _link(out / "probes", {n: usable[n][1 : 1 + PROBE_IMAGES] for n in [*listed, *strangers]})
-    _link(out / "pairs", {name: usable[name] for name in paired})
-    write_text(out / "pairs.csv", _choose_pairs(paired, usable, seed))
-    shown = {name: usable[name][1] for name in [*listed[:4], *strangers[:2]]}
-    seen = write_slides(out / "camera" / "camera.mp4", shown)
+    return usable
+
+
+def split_people(names: Iterable[str], seed: int) -> PeopleSplit:
+    """Return at most `MAX_OWN_PEOPLE` of the names in four groups without anybody in common.
+
+    A sixth is kept for pairs, but at least four people: two folds of two. A sixth is kept for the
+    watch, at least two: every other one is a stranger without a document.
+    """
+    drawn = np.random.default_rng(seed).permutation(sorted(names))[:MAX_OWN_PEOPLE].tolist()
+    paired = max(4, len(drawn) // 6)
+    watched = drawn[paired : paired + max(2, len(drawn) // 6)]
+    crawl = sorted(drawn[paired + len(watched) :])
+    return PeopleSplit(crawl, drawn[:paired], watched[::2], watched[1::2])
+
+
+def link_set(out: Path, data: Path, detector: str, seed: int) -> DemoSet:
+    """Split a user's folder-per-person set by links; the pictures stay where they are.
+
+    The video of the watched people is a slide show: a picture of each moves through the scene.
+
+    Raises:
+        InputError: too few people with enough pictures.
+    """
+    from facerec.cli.demo.slides import write_slides
+
+    found = find_people(data)
+    split = split_people(found, seed)
+    people = {name: _name_links(found[name]) for group in split for name in group}
+    watched = [*split.listed, *split.strangers]
+    _link(out / "crawl", {name: people[name] for name in split.crawl})
+    _link(out / "documents", {name: _cut(people[name], 0, 1) for name in split.listed})
+    _link(out / "probes", {name: _cut(people[name], 1, 1 + PROBE_IMAGES) for name in watched})
+    _link(out / "pairs", {name: people[name] for name in split.paired})
+    paired = {name: list(people[name]) for name in split.paired}
+    write_text(out / "pairs.csv", _choose_pairs(paired, seed))
+    walkers = [*split.listed[:ON_VIDEO_LISTED], *split.strangers[:ON_VIDEO_STRANGERS]]
+    # The document comes last: it would be too easy to find again.
+    slides = {name: [*list(people[name].values())[1:], *people[name].values()] for name in walkers}
+    seen = write_slides(out / "camera" / "camera.mp4", slides)
     return DemoSet(
         crawl="crawl",
         documents="documents",
@@ -195,7 +252,7 @@ def link_set(out: Path, data: Path, detector: str, seed: int) -> DemoSet:
         pairs_images="pairs",
         pairs="pairs.csv",
         video="camera/camera.mp4",
-        listed=listed,
+        listed=split.listed,
         seen=seen,
         crawl_detector=detector,
         documents_detector=detector,
@@ -204,34 +261,55 @@ def link_set(out: Path, data: Path, detector: str, seed: int) -> DemoSet:
         video_detector=detector,
         truth="",
         synthetic=False,
-        about=f"{len(order)} of {len(people)} people of your set, at most {MAX_OWN_IMAGES} "
-        "pictures each, by links: nothing was copied or changed. The video is simulated: pictures "
-        "of your set move through an empty scene.",
+        about=f"{len(people)} people of your set, at most {MAX_OWN_IMAGES} pictures each, by "
+        "links: nothing was copied or changed. Training, pairs and watch list share nobody. The "
+        "video is simulated: pictures of your set move through an empty scene.",
     )
 
 
-def _link(folder: Path, people: dict[str, list[Path]]) -> None:
-    for name, paths in people.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            link = folder / name / path.name
+def _name_links(items: Sequence[SourceItem]) -> dict[str, Path]:
+    """Return link name -> picture: its own name, numbered where a deeper folder has it too."""
+    links: dict[str, Path] = {}
+    for item in items:
+        name, number = item.path.name, 2
+        while name in links:
+            name, number = f"{item.path.stem}-{number}{item.path.suffix}", number + 1
+        links[name] = item.path
+    return links
+
+
+def _cut(links: dict[str, Path], start: int, stop: int) -> dict[str, Path]:
+    return dict(list(links.items())[start:stop])
+
+
+def _link(folder: Path, people: dict[str, dict[str, Path]]) -> None:
+    for person, links in people.items():
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        for name, path in links.items():
+            link = folder / person / name
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
 
 
-def _choose_pairs(people: Sequence[str], usable: dict[str, list[Path]], seed: int) -> str:
-    """Return a pairs file: two to ten folds of people of their own, same and different halves."""
+def _choose_pairs(people: dict[str, list[str]], seed: int) -> str:
+    """Return a pairs file: two to ten folds of people of their own, same and different halves.
+
+    Args:
+        people: name -> picture names; at least four people of at least two pictures.
+        seed: of the choice.
+    """
     rng = np.random.default_rng([seed, 1])
     folds = max(2, min(10, len(people) // 2))
-    if len(people) < 2 * folds:
-        folds = 1 if len(people) < 2 else len(people) // 2
-    lines = ["fold,same,image_a,image_b"]
+    text = io.StringIO()
+    # Quoted: names may hold commas, quotation marks and leading spaces.
+    table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    table.writerow(["fold", "same", "image_a", "image_b"])
     for fold in range(folds):
-        keys = [(n, f"{n}/{path.name}") for n in people[fold::folds] for path in usable[n]]
+        keys = [(n, f"{n}/{name}") for n in list(people)[fold::folds] for name in people[n]]
         every = [(a, b) for i, a in enumerate(keys) for b in keys[i + 1 :]]
         for same in (1, 0):
             fitting = [(a[1], b[1]) for a, b in every if (a[0] == b[0]) == bool(same)]
             count = min(30, len(fitting))
             chosen = sorted(rng.choice(len(fitting), count, replace=False).tolist())
-            lines += [f"{fold + 1},{same},{a},{b}" for a, b in (fitting[i] for i in chosen)]
-    return "\n".join(lines) + "\n"
+            table.writerows([fold + 1, same, *fitting[i]] for i in chosen)
+    return text.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.data.images import read_image
+from facerec.data.images import UnreadableImageError, read_image
 from facerec.data.video_writer import open_video
 from facerec.progress import Progress
 
@@ -17,17 +18,21 @@ _WIDTH, _HEIGHT, _FPS, _SECONDS = 960, 540, 25, 8
 _SIDE = 200
 
 
-def write_slides(path: Path, people: dict[str, Path]) -> list[dict[str, Any]]:
+def write_slides(path: Path, people: dict[str, list[Path]]) -> list[dict[str, Any]]:
     """Write an H.264 video in which a picture a person crosses from side to side, in two rows.
 
     Args:
         path: the .mp4 file.
-        people: name -> picture.
+        people: name -> pictures; the first that can be read is shown, a person without one is
+            not.
 
     Returns:
         person and boxes (frame, x1, y1, x2, y2 of the whole picture) for each, as truth.
     """
-    pictures = {name: _fit(read_image(picture)) for name, picture in people.items()}
+    pictures = {}
+    for name, paths in people.items():
+        if (picture := _read_first(paths)) is not None:
+            pictures[name] = _fit(picture)
     frames = _SECONDS * _FPS
     seen: list[dict[str, Any]] = [{"person": name, "boxes": []} for name in pictures]
     with (
@@ -47,6 +52,13 @@ def write_slides(path: Path, people: dict[str, Path]) -> list[dict[str, Any]]:
             append(scene)
             progress.advance()
     return seen
+
+
+def _read_first(paths: list[Path]) -> NDArray[np.uint8] | None:
+    for path in paths:
+        with contextlib.suppress(UnreadableImageError):
+            return read_image(path)
+    return None
 
 
 def _fit(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
