@@ -263,7 +263,9 @@ def link_set(out: Path, data: Path, detector: str, seed: int) -> DemoSet:
         synthetic=False,
         about=f"{len(people)} people of your set, at most {MAX_OWN_IMAGES} pictures each, by "
         "links: nothing was copied or changed. Training, pairs and watch list share nobody. The "
-        "video is simulated: pictures of your set move through an empty scene.",
+        "video is simulated: pictures of your set move through an empty scene. The net learns "
+        "faces from these people alone, in a minute or two: expect it to be weak; the figures "
+        "show the line, not what a well-trained recogniser reaches.",
     )
 
 
