@@ -34,6 +34,7 @@ BESIDE = [
     "tensorboard",
 ]
 DEV = [
+    "cryptography",
     "hypothesis",
     "import-linter",
     "mypy",
