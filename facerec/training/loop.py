@@ -164,7 +164,7 @@ def fit(
 
         if stop.is_set() and state.step < total_steps:
             hook.interrupted(state)
-            raise KeyboardInterrupt("a checkpoint is written, run the same command to go on")("a checkpoint is written, run the same command to go on")
+            raise KeyboardInterrupt("a checkpoint is written, run the same command to go on")
 
 
 @contextlib.contextmanager
