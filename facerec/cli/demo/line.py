@@ -15,7 +15,19 @@ from typing import Any
 
 from facerec.checks import InputError
 from facerec.cli.demo.page import write_page
-from facerec.cli.demo.sets import DemoSet, draw_set, find_people, link_set
+from facerec.cli.demo.sets import (
+    CAMERA,
+    CRAWL,
+    DOCUMENTS,
+    PAIRS,
+    PAIRS_FILE,
+    PROBES,
+    VIDEO,
+    DemoSet,
+    draw_set,
+    find_people,
+    link_set,
+)
 from facerec.cli.demo.summary import find_point, summarise
 from facerec.command import INTERRUPTED
 from facerec.io import read_json, write_json, write_text
@@ -28,8 +40,8 @@ _SHOWN_LINES = 8
 _STATE = "demo.json"
 # Everything that a demo writes into its folder, beside its state.
 _OWN = (
-    *("camera", "crawl", "documents", "gallery", "pairs", "probes", "runs", "set", "stages"),
-    *("truth", "index.html", "pairs.csv", "tracks.jsonl", "verify-final.html", "verify-raw.html"),
+    *(CAMERA, CRAWL, DOCUMENTS, PAIRS, PAIRS_FILE, PROBES, "gallery", "runs", "set", "stages"),
+    *("truth", "index.html", "tracks.jsonl", "verify-final.html", "verify-raw.html"),
 )
 _RECIPE = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 _COMMANDS = {
@@ -179,8 +191,8 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
     out = line.out
     found: dict[str, Any] = {}
     found["ingest"] = line.run(
-        "ingest", "facerec-clean", "ingest", out / data.crawl, out / "set",
-        "--detector", data.crawl_detector,
+        "ingest", "facerec-clean", "ingest", out / CRAWL, out / "set",
+        "--detector", data.read_by(out / CRAWL),
     )  # fmt: skip
     # Stopped early: a net learns what most labels say before it learns the wrong ones by heart.
     raw_set = out / "set" / "manifest.parquet"
@@ -198,9 +210,9 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
     for kind in ("raw", "final"):
         name = f"verify-{kind}"
         found[name] = line.run(
-            name, "facerec-eval", "verify", "--pairs", out / data.pairs, "--images",
-            out / data.pairs_images, "--model", out / "runs" / f"{kind}-model" / "artefact",
-            "--detector", data.pairs_detector, "--policy", "largest", "--flip", "--all-pairs",
+            name, "facerec-eval", "verify", "--pairs", out / PAIRS_FILE, "--images",
+            out / PAIRS, "--model", out / "runs" / f"{kind}-model" / "artefact",
+            "--detector", data.read_by(out / PAIRS), "--policy", "largest", "--flip", "--all-pairs",
             "--html", out / f"{name}.html", "--seed", seed,
         )  # fmt: skip
     threshold = round(float(find_point(found["verify-final"])["threshold"]), 6)
@@ -208,18 +220,19 @@ def _run_stages(line: Line, data: DemoSet, seed: int) -> dict[str, Any]:
         shutil.rmtree(out / "gallery", ignore_errors=True)
     found["create"] = line.run(
         "gallery-create", "facerec-gallery", "create", out / "gallery", "--model", model,
-        "--detector", data.documents_detector, "--threshold", threshold, "--flip",
+        "--detector", data.read_by(out / DOCUMENTS), "--threshold", threshold, "--flip",
     )  # fmt: skip
     found["enrol"] = line.run(
-        "enrol-documents", "facerec-gallery", "enrol", out / "gallery", out / data.documents
+        "enrol-documents", "facerec-gallery", "enrol", out / "gallery", out / DOCUMENTS
     )
     found["watch"] = line.run(
-        "watch", "facerec-gallery", "watch", out / "gallery", out / data.video,
-        "--detector", data.video_detector, "--out", out / "tracks.jsonl", "--purpose", "demo",
+        "watch", "facerec-gallery", "watch", out / "gallery", out / VIDEO,
+        "--detector", data.read_by(out / CAMERA), "--out", out / "tracks.jsonl",
+        "--purpose", "demo",
     )  # fmt: skip
     found["search"] = line.run(
-        "search", "facerec-gallery", "search", out / "gallery", out / data.probes,
-        "--detector", data.probes_detector, "--top", 3, "--purpose", "demo",
+        "search", "facerec-gallery", "search", out / "gallery", out / PROBES,
+        "--detector", data.read_by(out / PROBES), "--top", 3, "--purpose", "demo",
     )  # fmt: skip
     found["audit"] = line.run("audit", "facerec-gallery", "audit", out / "gallery", "--last", 3)
     return found

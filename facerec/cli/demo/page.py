@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from facerec.cli.demo.sets import DemoSet
+from facerec.cli.demo.sets import PAIRS, DemoSet
 from facerec.cli.demo.summary import FAR
 from facerec.pages import Page, build_bars, build_line_plot
 from facerec.provenance import versions
@@ -80,7 +80,7 @@ def _add_faces(page: Page, out: Path) -> None:
     """Show some drawn people; only ever called for people who do not exist."""
     from facerec.data.images import read_image
 
-    folders = sorted(path for path in (out / "pairs").iterdir() if path.is_dir())[:4]
+    folders = sorted(path for path in (out / PAIRS).iterdir() if path.is_dir())[:4]
     files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:3]]
     page.heading("Some of the people")
     page.pictures(

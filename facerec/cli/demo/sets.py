@@ -27,45 +27,34 @@ MAX_OWN_PEOPLE, MAX_OWN_IMAGES = 120, 30
 MIN_OWN_PEOPLE, MIN_OWN_IMAGES = 12, 3
 
 
+# Below the demo's folder: a folder a person in the first four; nobody of PAIRS is in the others.
+CRAWL, DOCUMENTS, PROBES, PAIRS, CAMERA = "crawl", "documents", "probes", "pairs", "camera"
+PAIRS_FILE, VIDEO = "pairs.csv", f"{CAMERA}/camera.mp4"
+
+
 @dataclass(frozen=True)
 class DemoSet:
-    """Where everything lies, relative to the demo's folder, and which detector reads it.
+    """What is known of the files of a demo.
 
     Attributes:
-        crawl: a folder a person, noisy; to clean and to train on.
-        documents: a folder a person, one document picture each: the watch list.
-        probes: a folder a person, listed people and strangers: to search.
-        pairs_images: a folder a person; nobody of them is in the other sets.
-        pairs: the pairs file over them.
-        video: of listed people and strangers.
         listed: who has a document.
         seen: track truth: person and boxes, each frame, x1, y1, x2, y2.
-        crawl_detector: of the crawl; likewise the other four.
-        documents_detector: a detector's spec.
-        probes_detector: a detector's spec.
-        pairs_detector: a detector's spec.
-        video_detector: a detector's spec.
-        truth: of the crawl's noise, "" where nobody knows it.
+        detector: its spec; "" = the annotations that were drawn with each folder.
+        truth: of the crawl's noise, relative to the demo's folder; "" where nobody knows it.
         synthetic: whether nobody in it exists.
         about: one sentence for the page.
     """
 
-    crawl: str
-    documents: str
-    probes: str
-    pairs_images: str
-    pairs: str
-    video: str
     listed: list[str]
     seen: list[dict[str, Any]]
-    crawl_detector: str
-    documents_detector: str
-    probes_detector: str
-    pairs_detector: str
-    video_detector: str
+    detector: str
     truth: str
     synthetic: bool
     about: str
+
+    def read_by(self, folder: Path) -> str:
+        """Return the spec of the detector that reads a folder of the demo."""
+        return self.detector or f"annotations:{folder / 'annotations.parquet'}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -107,10 +96,10 @@ def _draw_files(out: Path, seed: int) -> tuple[list[str], list[dict[str, Any]]]:
     paired = sample_people(seed, PAIR_PEOPLE, first=2000)
     strangers = sample_strangers(seed, STRANGERS)
     clean = CrawlNoise(flips=0, outliers=0, groups=0, duplicates=0, no_face=0, unreadable=0)
-    write_crawl(out / "crawl", truth / "crawl.parquet", crawl, CRAWL_IMAGES, seed, threads=threads)
-    write_documents(out / "documents", truth / "documents.parquet", listed, seed, threads=threads)
+    write_crawl(out / CRAWL, truth / "crawl.parquet", crawl, CRAWL_IMAGES, seed, threads=threads)
+    write_documents(out / DOCUMENTS, truth / "documents.parquet", listed, seed, threads=threads)
     write_crawl(
-        out / "probes",
+        out / PROBES,
         truth / "probes.parquet",
         [*listed, *strangers],
         PROBE_IMAGES,
@@ -119,18 +108,18 @@ def _draw_files(out: Path, seed: int) -> tuple[list[str], list[dict[str, Any]]]:
         threads=threads,
     )
     write_pairs(
-        out / "pairs",
+        out / PAIRS,
         truth / "pairs.parquet",
-        out / "pairs.csv",
+        out / PAIRS_FILE,
         paired,
         PAIR_IMAGES,
         seed,
         threads=threads,
     )
     walkers = [*listed[:ON_VIDEO_LISTED], *strangers[:ON_VIDEO_STRANGERS]]
-    tables = out / "camera" / "annotations.parquet"
+    tables = out / CAMERA / "annotations.parquet"
     seen = truth / "camera.parquet"
-    write_video(out / "camera" / "camera.mp4", tables, seen, walkers, seed)
+    write_video(out / VIDEO, tables, seen, walkers, seed)
     return [person.name for person in listed], _read_walks(tables, seen)
 
 
@@ -143,24 +132,10 @@ def draw_set(out: Path, detector: str | None, seed: int) -> DemoSet:
         seed: of everything random.
     """
     listed, seen = _draw_files(out, seed)
-
-    def read_by(name: str) -> str:
-        return detector or f"annotations:{out / name / 'annotations.parquet'}"
-
     return DemoSet(
-        crawl="crawl",
-        documents="documents",
-        probes="probes",
-        pairs_images="pairs",
-        pairs="pairs.csv",
-        video="camera/camera.mp4",
         listed=listed,
         seen=seen,
-        crawl_detector=read_by("crawl"),
-        documents_detector=read_by("documents"),
-        probes_detector=read_by("probes"),
-        pairs_detector=read_by("pairs"),
-        video_detector=read_by("camera"),
+        detector=detector or "",
         truth="truth/crawl.parquet",
         synthetic=True,
         about="Nobody in these pictures exists: they are drawn from a seed, and the video is a "
@@ -235,30 +210,20 @@ def link_set(out: Path, data: Path, detector: str, seed: int) -> DemoSet:
     split = split_people(found, seed)
     people = {name: _name_links(found[name]) for group in split for name in group}
     watched = [*split.listed, *split.strangers]
-    _link(out / "crawl", {name: people[name] for name in split.crawl})
-    _link(out / "documents", {name: _cut(people[name], 0, 1) for name in split.listed})
-    _link(out / "probes", {name: _cut(people[name], 1, 1 + PROBE_IMAGES) for name in watched})
-    _link(out / "pairs", {name: people[name] for name in split.paired})
+    _link(out / CRAWL, {name: people[name] for name in split.crawl})
+    _link(out / DOCUMENTS, {name: _cut(people[name], 0, 1) for name in split.listed})
+    _link(out / PROBES, {name: _cut(people[name], 1, 1 + PROBE_IMAGES) for name in watched})
+    _link(out / PAIRS, {name: people[name] for name in split.paired})
     paired = {name: list(people[name]) for name in split.paired}
-    write_text(out / "pairs.csv", _choose_pairs(paired, seed))
+    write_text(out / PAIRS_FILE, _choose_pairs(paired, seed))
     walkers = [*split.listed[:ON_VIDEO_LISTED], *split.strangers[:ON_VIDEO_STRANGERS]]
     # The document comes last: it would be too easy to find again.
     slides = {name: [*list(people[name].values())[1:], *people[name].values()] for name in walkers}
-    seen = write_slides(out / "camera" / "camera.mp4", slides)
+    seen = write_slides(out / VIDEO, slides)
     return DemoSet(
-        crawl="crawl",
-        documents="documents",
-        probes="probes",
-        pairs_images="pairs",
-        pairs="pairs.csv",
-        video="camera/camera.mp4",
         listed=split.listed,
         seen=seen,
-        crawl_detector=detector,
-        documents_detector=detector,
-        probes_detector=detector,
-        pairs_detector=detector,
-        video_detector=detector,
+        detector=detector,
         truth="",
         synthetic=False,
         about=f"{len(people)} people of your set, at most {MAX_OWN_IMAGES} pictures each, by "
