@@ -294,7 +294,7 @@ class AnnotationDetector:
             raise InputError(f"{table} must have the column {missing[0]!r}, which is missing")
         boxes = self._numbers(rows, _BOX_COLUMNS, table)
         points = self._numbers(rows, _POINT_COLUMNS, table)
-        scores = np.ones(len(boxes), np.float32)
+        scores: NDArray[np.float32] = np.ones(len(boxes), np.float32)
         if "score" in rows.column_names:
             scores = self._numbers(rows, ("score",), table)[:, 0]
         self._faces = Faces(boxes, points.reshape(-1, 5, 2), scores)

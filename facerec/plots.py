@@ -152,7 +152,7 @@ def build_bars(
     for place, value in zip(places, heights, strict=True):
         axes.annotate(
             f"{value:.4g}",
-            (value, place),
+            (float(value), float(place)),
             xytext=(5, 5 if intervals is not None else 0),
             textcoords="offset points",
             va="center",

@@ -233,7 +233,7 @@ def _paint_body(canvas: Canvas, person: Identity, picture: Floats) -> tuple[Floa
 def _paint_ears(canvas: Canvas, person: Identity, picture: Floats) -> Floats:
     """Paint both ears; return their mask."""
     tone = np.array(person.skin, np.float32)
-    mask = np.zeros((canvas.size, canvas.size), np.float32)
+    mask: Floats = np.zeros((canvas.size, canvas.size), np.float32)
     for side in (-1, 1):
         x = side * person.face_width
         out = x + side * person.ear

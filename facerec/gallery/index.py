@@ -58,7 +58,7 @@ class FlatIndex:
         rows = np.full((len(queries), k), -1, np.int64)
         if not len(self):
             return scores, rows
-        pending = np.arange(len(queries))
+        pending: NDArray[np.int64] = np.arange(len(queries))
         width = min(len(self), max(4 * k, 16))
         while len(pending):
             pending = self._fill(queries, pending, width, k, scores, rows)

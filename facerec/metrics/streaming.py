@@ -89,7 +89,7 @@ class ScoreStream:
     def curve(self) -> RocCurve:
         """Return the ROC at the bin edges (thresholds 0.0001 apart)."""
         self._check_complete()
-        edges = np.linspace(-1, 1, _BINS + 1)[::-1]
+        edges = np.linspace(-1, 1, _BINS + 1, dtype=np.float64)[::-1]
         mated = np.sort(self.mated())
         refused = np.searchsorted(mated, edges)
         tar = 1 - refused / mated.size
@@ -112,7 +112,9 @@ class ScoreStream:
         """
         if _BINS % bins:
             raise InputError(f"bins must divide {_BINS}, got {bins}")
-        return self._histogram.reshape(bins, -1).sum(axis=1), np.linspace(-1, 1, bins + 1)
+        return self._histogram.reshape(bins, -1).sum(axis=1), np.linspace(
+            -1, 1, bins + 1, dtype=np.float64
+        )
 
     def _cut(self) -> None:
         if self._top:
