@@ -123,6 +123,7 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     """
     arguments = parser.parse_args(argv)
     try:
+        _check_json(getattr(arguments, "json", None))
         return arguments.run(arguments) or DONE
     except KeyboardInterrupt as stop:
         usual = "finished parts are kept, run the same command to go on"
@@ -144,6 +145,15 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
         code, sentence = _explain(error)
         _say(parser, sentence)
         return code
+
+
+def _check_json(path: Path | None) -> None:
+    """Refuse a `--json` that cannot be written before the work, not after it."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--json {path} must be a file in a folder that can be written")
 
 
 def _explain(error: Exception) -> tuple[int, str]:

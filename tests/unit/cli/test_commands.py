@@ -136,3 +136,17 @@ def test_wrong_usage_is_one_line_that_names_the_help(capsys):
         call("facerec-clean", "ingest", "src")
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "facerec-clean ingest --help" in text
+
+
+def test_a_json_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    import facerec.provenance
+
+    called = []
+    monkeypatch.setattr(facerec.provenance, "versions", lambda: called.append(1) or {})
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "out.json"):
+        assert call("facerec", "info", "--json", str(path)) == 2
+        assert str(tmp_path) in capsys.readouterr().err
+    assert called == []
+    assert call("facerec", "info", "--json", str(tmp_path / "new" / "out.json")) == 0
+    assert (tmp_path / "new" / "out.json").is_file()
