@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ class Embedder:
             sha256 for the standard preprocessing without flip, else a hash over it, the
             preprocessing and flip. Key caches and galleries by it.
         runtime_name: the runtime taken.
-        note: why the batch stayed fixed at one, "" otherwise.
+        note: why the batch stayed fixed at one, "" otherwise; logged as a warning too.
 
     Raises:
         InputError: no such model, or one that contradicts its model.json.
@@ -112,6 +113,8 @@ class Embedder:
         self._session = build_session(artefact, runtime, threads)
         self.runtime_name = self._session.name
         self.note = self._session.note
+        if self.note:
+            logging.getLogger(__name__).warning("%s: %s", self.info.name, self.note)
         self.model_hash = _hash_settings(artefact.info, flip)
         self.dim = self._measure_dim()
 

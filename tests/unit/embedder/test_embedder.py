@@ -171,6 +171,22 @@ def test_store_name_and_folder(probe_net):
     assert by_name.runtime_name == "onnxruntime" and by_name.note == ""
 
 
+def test_a_batch_that_stays_at_one_is_said(probe_net, monkeypatch, caplog):
+    from facerec.models import sessions
+
+    Embedder(probe_net(), "onnxruntime")
+    assert caplog.text == ""
+    built = sessions.GraphSession.__init__
+
+    def fixed(self, *arguments):
+        built(self, *arguments)
+        self.note = "the graph keeps its batch of one"
+
+    monkeypatch.setattr(sessions.GraphSession, "__init__", fixed)
+    Embedder(probe_net(), "onnxruntime")
+    assert "the graph keeps its batch of one" in caplog.text
+
+
 @pytest.mark.parametrize("counts", [[0, 3, 1, 0, 7, 2], [], [0, 0], [4]])
 def test_pictures_keep_their_order_and_their_chips(probe_net, counts):
     model = embedder(probe_net(), batch_size=4)
