@@ -46,7 +46,7 @@ def test_every_action_is_recorded_in_order(gallery):
     ("statement", "fault"),
     [
         ("UPDATE audit SET entry = replace(entry, 'case 7', 'case 8') WHERE id = 3", "entry 3 was"),
-        ("UPDATE audit SET hash = 'f' || substr(hash, 2) WHERE id = 2", "entry 2 was changed"),
+        ("UPDATE audit SET hash = 'x' || substr(hash, 2) WHERE id = 2", "entry 2 was changed"),
         ("UPDATE audit SET previous = 'x' WHERE id = 4", "entry 4 does not follow"),
         ("DELETE FROM audit WHERE id = 2", "entries 2 to 2 are missing"),
         ("DELETE FROM audit WHERE id = 4", "entries 4 to 4 are missing at the end"),
