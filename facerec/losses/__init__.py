@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from facerec.checks import InputError, nearest
@@ -36,7 +37,7 @@ def build_head(name: str, *, num_classes: int, embedding_dim: int, **params: Any
     """
     head_names()
     build = HEADS.get(name)
-    known = [key for key in inspect.signature(build).parameters if key not in _FIXED]
+    known = _list_parameters(build)
     for key in params:
         if key not in known:
             raise InputError(
@@ -47,4 +48,14 @@ def build_head(name: str, *, num_classes: int, embedding_dim: int, **params: Any
     return head
 
 
-_FIXED = ("num_classes", "embedding_dim")
+def _list_parameters(build: Callable[..., Any]) -> list[str]:
+    """Return what a head takes, the base's options after its own."""
+    from facerec.losses.head import Head
+
+    names = dict.fromkeys(
+        [*inspect.signature(build).parameters, *inspect.signature(Head).parameters]
+    )
+    return [name for name in names if name not in _FIXED]
+
+
+_FIXED = ("num_classes", "embedding_dim", "options")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from facerec.checks import check_range
-from facerec.losses.head import Head
+from facerec.losses.head import Head, Rows
 from facerec.registry import HEADS
 
 
@@ -20,7 +21,7 @@ class NormFace(Head):
         num_classes: c.
         embedding_dim: d.
         scale: s; below log((c - 1) p / (1 - p)) no sample can reach probability p.
-        grad: see Head; without a margin both forms agree.
+        options: see Head.
     """
 
 
@@ -33,7 +34,7 @@ class CosFace(Head):
         embedding_dim: d.
         scale: s.
         margin: m, a difference of cosines in [0, 2].
-        grad: see Head; a constant shift has the same gradient in both forms.
+        options: see Head.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class CosFace(Head):
         embedding_dim: int,
         scale: float = 64.0,
         margin: float = 0.35,
-        grad: str = "exact",
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, scale, grad)
+        super().__init__(num_classes, embedding_dim, scale, **options)
         self.margin = check_range(margin, "margin", 0, 2)
 
-    def modify_target(self, target: Tensor, norms: Tensor | None) -> Tensor:
+    def modify_target(self, rows: Rows) -> Tensor:
         """Return cos θ - m."""
-        return target - self.margin
+        return rows.target - self.margin
 
 
 @HEADS.register("arcface")
@@ -61,7 +62,7 @@ class ArcFace(Head):
         embedding_dim: d.
         scale: s.
         margin: m, radians in [0, π/2].
-        grad: see Head.
+        options: see Head: grad, sub_centers, filter_cosine.
     """
 
     def __init__(
@@ -70,14 +71,14 @@ class ArcFace(Head):
         embedding_dim: int,
         scale: float = 64.0,
         margin: float = 0.5,
-        grad: str = "exact",
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, embedding_dim, scale, grad)
+        super().__init__(num_classes, embedding_dim, scale, **options)
         self.margin = check_range(margin, "margin", 0, math.pi / 2)
 
-    def modify_target(self, target: Tensor, norms: Tensor | None) -> Tensor:
+    def modify_target(self, rows: Rows) -> Tensor:
         """Return cos(θ + m)."""
-        return add_angle(target, self.margin)
+        return add_angle(rows.target, self.margin)
 
 
 def add_angle(cosine: Tensor, margin: float) -> Tensor:
