@@ -53,6 +53,22 @@ def require(module: str) -> ModuleType:
         ) from error
 
 
+def check_known(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Raise InputError if one of `given` is not among `known`, naming the nearest.
+
+    Args:
+        given: names of arguments, from a recipe.
+        known: names there are.
+        what: whose they are, such as "head 'arcface'".
+    """
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"{what} has no parameter {name!r}{nearest(name, known)}; "
+                f"available: {', '.join(known) or 'none'}"
+            )
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1)
