@@ -13,7 +13,7 @@ from facerec.registry import HEADS
 if TYPE_CHECKING:
     from facerec.losses.head import Head
 
-_MODULES = ("margins",)
+_MODULES = ("margins", "adaptive", "quality", "negative")
 
 
 def head_names() -> list[str]:
@@ -27,7 +27,12 @@ def build_head(name: str, *, num_classes: int, embedding_dim: int, **params: Any
     """Return a classification head with fresh class weights.
 
     Args:
-        name: "normface", "cosface" or "arcface".
+        name: one of `head_names`: without a margin "softmax" (raw inner products) and
+            "normface"; with a fixed one "cosface", "arcface", "combined", "sphereface",
+            "arcsin", "liarcface" and "subcenter"; that find scale or margins themselves
+            "adacos", "adamargin" and "adaptiveface"; led by the norm "adaface" and "magface";
+            that change other classes too "negative_arcface", "sv_arcface", "mv_arcface",
+            "curricularface", "arcnegface" and "npcface".
         num_classes: c.
         embedding_dim: d.
         params: the head's own arguments, such as `scale`, `margin`, `grad`.

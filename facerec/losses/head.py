@@ -72,6 +72,10 @@ class Scores:
         """Return each row's cosine with its own class (n,), detached."""
         return self.rows.target.detach()[:, 0]
 
+    def target_logits(self) -> Tensor:
+        """Return each row's logit of its own class (n,), margin and scale included, detached."""
+        return self.logits.detach().gather(1, self.rows.columns[:, None])[:, 0]
+
     def hardest_negative(self) -> tuple[Tensor, Tensor]:
         """Return (cosine (n,), class number (n,)) of the most similar other class, detached."""
         others = self.rows.cosine.detach().masked_fill(self.rows.target_mask(), -torch.inf)
@@ -135,16 +139,15 @@ class Head(nn.Module):
             )
         check_range(scale, "scale", 1e-3, 1e4)
         check_one_of(grad, "grad", ("exact", "straight_through"))
-        check_range(sub_centers, "sub_centers", 1, 16)
         if filter_cosine is not None:
             check_range(filter_cosine, "filter_cosine", -1, 1)
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
-        self.scale = scale
+        self.scale: float | Tensor = scale
         self.grad = grad
-        self.sub_centers = sub_centers
+        self.sub_centers = check_whole(sub_centers, "sub_centers", 1, 16)
         self.filter_cosine = filter_cosine
-        self.weight = nn.Parameter(torch.empty(num_classes * sub_centers, embedding_dim))
+        self.weight = nn.Parameter(torch.empty(num_classes * self.sub_centers, embedding_dim))
         nn.init.normal_(self.weight, std=_INITIAL_STD)
 
     @final  # type: ignore[misc] # to mypy nn.Module.forward is an attribute
@@ -244,11 +247,18 @@ class Head(nn.Module):
             InputError: a shape or a label that does not fit.
         """
         _check_labels(cosine, labels)
+        if norms is not None:
+            if norms.shape != labels.shape:
+                raise InputError(
+                    f"norms must have shape ({len(labels)},), one for each label, "
+                    f"got {tuple(norms.shape)}"
+                )
+            norms = norms[:, None].to(cosine.dtype)
         target = cosine.gather(1, labels[:, None])
         if self.bounded:
             # Rounding can leave [-1, 1] by a few units in the last place; angles cannot.
             target = target.clamp(-1, 1)
-        return Rows(cosine, target, labels, labels, None if norms is None else norms[:, None])
+        return Rows(cosine, target, labels, labels, norms)
 
     def check_embeddings(self, embeddings: Tensor) -> None:
         """Raise InputError unless embeddings are (n, d)."""
@@ -263,6 +273,14 @@ class Head(nn.Module):
         return f"{self.num_classes} classes, d {self.embedding_dim}, scale {float(self.scale):g}"
 
 
+def check_whole(value: int, name: str, low: int, high: int) -> int:
+    """Return `value` if it is a whole number in [low, high], else raise InputError."""
+    check_range(value, name, low, high)
+    if value != int(value):
+        raise InputError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
+
+
 def promote(values: Tensor) -> Tensor:
     """Return float64 as it is and anything else as float32."""
     return values if values.dtype == torch.float64 else values.float()
@@ -273,7 +291,7 @@ def pool_sub_centers(cosine: Tensor, sub_centers: int) -> Tensor:
     if sub_centers == 1:
         return cosine
     # max, not amax: of equal centres only one may get the gradient.
-    grouped = cosine.view(len(cosine), -1, sub_centers)
+    grouped = cosine.view(len(cosine), cosine.shape[1] // sub_centers, sub_centers)
     return grouped.max(dim=2).values
 
 
