@@ -64,7 +64,7 @@ setup(
         "eval": ["py.typed"],
     },
     install_requires=CORE + BESIDE,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "timm": ["timm"]},
     entry_points={
         "console_scripts": [
             "facerec = facerec.cli.main:main",

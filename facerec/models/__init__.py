@@ -12,7 +12,7 @@ from facerec.registry import BACKBONES
 if TYPE_CHECKING:
     from torch import nn
 
-_MODULES = ("mobilefacenet", "iresnet")
+_MODULES = ("mobilefacenet", "mobilefacenet_variants", "iresnet", "timm_adapter")
 
 
 def backbone_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""IResNet 18 to 200: the large backbones (METHODS section 10)."""
+"""IResNet 18 to 200, plain or with attention: the large backbones (METHODS section 10)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from facerec.checks import check_range
+from facerec.models.arguments import check_sizes
+from facerec.models.attention import build_attention, check_attention
 from facerec.registry import BACKBONES
 
 UNITS: dict[int, tuple[int, int, int, int]] = {
@@ -22,25 +24,36 @@ _STRIDE = 16
 
 
 class ResidualUnit(nn.Module):
-    """BN, conv3x3, BN, PReLU, conv3x3 (carrying the stride), BN; plus the shortcut.
+    """BN, conv3x3, BN, PReLU, conv3x3 (carrying the stride), BN, attention; plus the shortcut.
 
     Args:
         inputs: channels in.
         outputs: channels out.
         stride: of the second convolution; the shortcut is 1x1 + BN when it is 2 or the width
             changes, else the identity.
+        attention: see `build_attention`; after the last batch norm, before the addition.
+        reduction: of the attention.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        attention: str = "none",
+        reduction: int = 16,
+    ) -> None:
         super().__init__()
-        self.body = nn.Sequential(
+        layers: list[nn.Module] = [
             nn.BatchNorm2d(inputs),
             nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outputs),
             nn.PReLU(outputs),
             nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
-        )
+        ]
+        attend = build_attention(attention, outputs, reduction)
+        self.body = nn.Sequential(*layers, *([] if attend is None else [attend]))
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
@@ -60,7 +73,9 @@ class IResNet(nn.Module):
         units: residual units of the four stages (64, 128, 256, 512 channels).
         embedding_dim: d.
         input_size: side of the square input, pixels.
-        dropout: probability before the last linear layer.
+        dropout: probability before the last linear layer, in [0, 0.9].
+        attention: in every unit: "none", "se", "se_x2" or "cbam"; see `build_attention`.
+        reduction: of the attention, 1 to 256.
 
     Raises:
         InputError: an argument out of range.
@@ -72,13 +87,13 @@ class IResNet(nn.Module):
         embedding_dim: int = 512,
         input_size: int = 112,
         dropout: float = 0.0,
+        attention: str = "none",
+        reduction: int = 16,
     ) -> None:
         super().__init__()
-        check_range(embedding_dim, "embedding_dim", 2, 8192)
-        check_range(input_size, "input_size", 32, 512)
+        self.embedding_dim, self.input_size = check_sizes(embedding_dim, input_size)
         check_range(dropout, "dropout", 0, 0.9)
-        self.embedding_dim = embedding_dim
-        self.input_size = input_size
+        check_attention(attention, reduction)
         self.stem = nn.Sequential(
             nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
         )
@@ -86,14 +101,15 @@ class IResNet(nn.Module):
         inputs = 64
         for count, outputs in zip(units, _WIDTHS, strict=True):
             for position in range(count):
-                layers.append(ResidualUnit(inputs, outputs, 2 if position == 0 else 1))
+                stride = 2 if position == 0 else 1
+                layers.append(ResidualUnit(inputs, outputs, stride, attention, reduction))
                 inputs = outputs
         self.stages = nn.Sequential(*layers)
-        last = math.ceil(input_size / _STRIDE)
+        last = math.ceil(self.input_size / _STRIDE)
         self.last_norm = nn.BatchNorm2d(inputs)
         self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(inputs * last * last, embedding_dim)
-        self.norm = nn.BatchNorm1d(embedding_dim)
+        self.project = nn.Linear(inputs * last * last, self.embedding_dim)
+        self.norm = nn.BatchNorm1d(self.embedding_dim)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -110,13 +126,22 @@ class IResNet(nn.Module):
         return embeddings
 
 
-def _register(depth: int) -> Callable[..., IResNet]:
-    def build(embedding_dim: int = 512, input_size: int = 112, dropout: float = 0.0) -> IResNet:
-        return IResNet(UNITS[depth], embedding_dim, input_size, dropout)
+def _register(name: str, depth: int, attention: str = "none") -> Callable[..., IResNet]:
+    def build(
+        embedding_dim: int = 512,
+        input_size: int = 112,
+        dropout: float = 0.0,
+        attention: str = attention,
+        reduction: int = 16,
+    ) -> IResNet:
+        return IResNet(UNITS[depth], embedding_dim, input_size, dropout, attention, reduction)
 
     build.__doc__ = f"Return an IResNet-{depth}; see IResNet for the arguments."
-    BACKBONES.register(f"iresnet{depth}")(build)
+    BACKBONES.register(name)(build)
     return build
 
 
-iresnet18, iresnet34, iresnet50, iresnet100, iresnet200 = map(_register, UNITS)
+iresnet18, iresnet34, iresnet50, iresnet100, iresnet200 = (
+    _register(f"iresnet{depth}", depth) for depth in UNITS
+)
+irse50, irse100 = (_register(f"irse{depth}", depth, "se") for depth in (50, 100))

@@ -229,7 +229,7 @@ class TorchSession:
         if threads is not None:
             torch.set_num_threads(threads)
         self._torch = torch
-        self._model = _load_backbone(artefact)
+        self._model = load_backbone(artefact)
         self._check_parity(artefact)
 
     def run(self, batch: Batch) -> Batch:
@@ -256,8 +256,12 @@ class TorchSession:
             )
 
 
-def _load_backbone(artefact: Artefact) -> Any:
-    """Return the torch module of an artefact, in evaluation mode, channels last."""
+def load_backbone(artefact: Artefact) -> Any:
+    """Return the torch module of an artefact, in evaluation mode, channels last.
+
+    Raises:
+        InputError: the folder lacks torch weights, or they are another net's.
+    """
     file = artefact.graph.parent / WEIGHTS_NAME
     name = artefact.info.training.get("backbone")
     if not file.is_file() or not isinstance(name, str):
