@@ -53,3 +53,7 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"artefact: {folder / values['artefact']}")
     if arguments.json is not None:
         write_json(arguments.json, read_json(folder / RESULT))
+
+
+if __name__ == "__main__":  # torchrun -m facerec.cli.train
+    raise SystemExit(main())

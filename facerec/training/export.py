@@ -122,6 +122,8 @@ def write_graph(net: nn.Module, path: Path) -> None:
     size = int(net.input_size)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Shapes are fixed but for the batch, and the graph's answers are compared below.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
             net,
             (torch.zeros(2, 3, size, size),),

@@ -1,22 +1,23 @@
-"""What stands around the loop: log, progress, checkpoints, validation, NaN guard."""
+"""What stands around the loop: progress, checkpoints, validation, NaN guard."""
 
 from __future__ import annotations
 
-import json
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import torch
 
+from facerec import dist
 from facerec.data.datasets import ChipSet
-from facerec.io import write_json, write_text
+from facerec.data.samplers import Sampler
+from facerec.io import write_json
 from facerec.progress import Progress
+from facerec.training.log import Log
 from facerec.training.loop import Hook, Step
 from facerec.training.state import TrainState
-from facerec.training.validation import Validator
+from facerec.training.validation import PairValidator, Validator
 
-LAST, BEST, METRICS = "last.ckpt", "best.ckpt", "metrics.jsonl"
+LAST, BEST = "last.ckpt", "best.ckpt"
 
 
 class DivergedError(RuntimeError):
@@ -40,7 +41,7 @@ class NaNGuard(Hook):
         if bool(torch.isfinite(step.loss)):
             return
         path = self.folder / "nan_batch.json"
-        files = [str(self.chips.paths[index]) for index in step.batch.indices.tolist()]
+        files = [self.chips.name(index) for index in step.batch.indices.tolist()]
         labels = [self.chips.identities[label] for label in step.batch.labels.tolist()]
         record = {"step": state.step, "epoch": step.epoch, "lr": step.lr}
         write_json(path, {**record, "chips": files, "identities": labels})
@@ -50,84 +51,27 @@ class NaNGuard(Hook):
         )
 
 
-class Log(Hook):
-    """Means over the last steps as JSON lines and TensorBoard scalars.
-
-    On resuming, lines of steps after the checkpoint are removed: they will be made again.
+class Feedback(Hook):
+    """Tells a sampler which rows were right and which other identity each looks most like.
 
     Args:
-        folder: run folder, for `metrics.jsonl` and `tensorboard/`.
-        every_steps: steps between lines.
-        tensorboard: whether to write events too; silently left out where it is not installed.
+        sampler: one that learns.
     """
 
-    def __init__(self, folder: Path, every_steps: int, tensorboard: bool = True) -> None:
-        self.path = folder / METRICS
-        self.board_folder = folder / "tensorboard"
-        self.every_steps = every_steps
-        self.tensorboard = tensorboard
-        self._file: IO[str] | None = None
-        self._board: Any = None
-        self._sums = {"loss": 0.0, "target_cosine": 0.0, "images": 0.0, "steps": 0.0}
-        self._since = 0.0
-
-    def start(self, state: TrainState) -> None:
-        """Open the outputs at the resumed step."""
-        if self.path.exists():
-            kept = [line for line in _read_lines(self.path) if line["step"] <= state.step]
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a", encoding="utf-8")
-        if self.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ModuleNotFoundError:
-                pass
-            else:
-                self._board = SummaryWriter(str(self.board_folder), purge_step=state.step + 1)
-        self._reset()
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
 
     def after_step(self, state: TrainState, step: Step) -> None:
-        """Add the step to the means; write them every `every_steps`."""
-        column = torch.from_numpy(step.batch.labels).to(step.logits.device)[:, None]
-        scale = float(getattr(state.head, "scale", 1.0))
-        self._sums["loss"] += float(step.loss)
-        self._sums["target_cosine"] += float(step.logits.gather(1, column).mean()) / scale
-        self._sums["images"] += len(step.batch.labels)
-        self._sums["steps"] += 1
-        if state.step % self.every_steps == 0:
-            count = self._sums["steps"]
-            spent = max(time.monotonic() - self._since, 1e-9)
-            self.write(
-                state.step,
-                {
-                    "epoch": step.epoch,
-                    "loss": self._sums["loss"] / count,
-                    "target": self._sums["target_cosine"] / count,
-                    "lr": step.lr,
-                    "images_per_s": self._sums["images"] / spent,
-                },
-            )
-            self._reset()
-
-    def write(self, step: int, values: dict[str, float | int | bool]) -> None:
-        """Append one line, and one scalar a value under its own name."""
-        assert self._file is not None, "write comes after start"
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, float(value), step)
-
-    def close(self) -> None:
-        """Close both outputs."""
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-    def _reset(self) -> None:
-        self._sums = dict.fromkeys(self._sums, 0.0)
-        self._since = time.monotonic()
+        """Pass on what the first net made of the batch."""
+        scores = step.passes[0].scores
+        _, hardest = scores.hardest_negative()
+        correct = scores.predictions(margins=False) == step.passes[0].labels
+        self.sampler.observe(
+            step.batch.indices,
+            step.batch.labels,
+            hardest.cpu().numpy(),
+            correct.cpu().numpy(),
+        )
 
 
 class ShowProgress(Hook):
@@ -157,10 +101,10 @@ class ShowProgress(Hook):
 
 
 class Validate(Hook):
-    """Scores held-out people after an epoch and keeps the best weights.
+    """Scores people the net is not trained on after an epoch, and keeps the best weights.
 
     Args:
-        validator: does the work.
+        validators: each scores the net; the first one's score decides which weights are best.
         log: where figures go.
         folder: run folder, for `best.ckpt`.
         every_epochs: epochs between validations; the last epoch is always scored.
@@ -168,9 +112,14 @@ class Validate(Hook):
     """
 
     def __init__(
-        self, validator: Validator, log: Log, folder: Path, every_epochs: int, epochs: int
+        self,
+        validators: Sequence[Validator | PairValidator],
+        log: Log | None,
+        folder: Path,
+        every_epochs: int,
+        epochs: int,
     ) -> None:
-        self.validator = validator
+        self.validators = validators
         self.log = log
         self.path = folder / BEST
         self.every_epochs = every_epochs
@@ -180,12 +129,17 @@ class Validate(Hook):
         """Score, log, and keep the weights when no earlier ones did better."""
         if (epoch + 1) % self.every_epochs and epoch + 1 != self.epochs:
             return
-        result = self.validator.run(state.backbone, state.device)
-        named = {f"validation_{name}": value for name, value in result.as_dict().items()}
-        self.log.write(state.step, {"epoch": epoch, **named})
+        score = 0.0
+        if dist.is_main():
+            results = [v.run(state.deliverable(), state.device) for v in self.validators]
+            score = results[0].score
+            assert self.log is not None
+            named = {name: value for result in results for name, value in result.named().items()}
+            self.log.write(state.step, {"epoch": epoch, **named})
+        score = float(dist.broadcast_from_main(torch.tensor(score, dtype=torch.float64)))
         # Of equal scores the later wins: it has seen more.
-        if state.best_score is None or result.tar >= state.best_score:
-            state.best_score = result.tar
+        if state.best_score is None or score >= state.best_score:
+            state.best_score = score
             state.save(self.path)
 
 
@@ -217,13 +171,3 @@ class Checkpoint(Hook):
     def interrupted(self, state: TrainState) -> None:
         """Save where the signal found us."""
         state.save(self.path)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # a killed process may leave its last line half-written
-            continue
-    return lines

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from facerec import dist
 from facerec.data.loader import Batch, ChipLoader
+from facerec.training.method import Method, Weighing
+from facerec.training.net import Net, Pass
 from facerec.training.optim import lr_at
 from facerec.training.settings import TrainSettings
 from facerec.training.state import TrainState, prepare_images
+from facerec.training.terms import Term
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,15 +31,19 @@ class Step:
         batch: pictures, labels and positions.
         epoch: from 0.
         lr: learning rate.
-        loss: float32 scalar, detached, on the training device.
-        logits: scaled logits (n, c), detached.
+        loss: float32 scalar, detached, on the training device: mean over nets and processes.
+        passes: what each net made of the batch.
+        weighing: which rows counted.
+        parts: value of each extra loss of the first net, before its weight.
     """
 
     batch: Batch
     epoch: int
     lr: float
     loss: Tensor
-    logits: Tensor
+    passes: list[Pass]
+    weighing: Weighing
+    parts: dict[str, Tensor]
 
 
 class Hook:
@@ -44,6 +51,9 @@ class Hook:
 
     def start(self, state: TrainState) -> None:
         """Before the first step of this process, after resuming."""
+
+    def start_epoch(self, state: TrainState, epoch: int) -> None:
+        """Before the first batch of an epoch; not when a run goes on inside one."""
 
     def before_update(self, state: TrainState, step: Step) -> None:
         """The loss is known, the weights are not changed yet."""
@@ -76,6 +86,11 @@ class HookChain(Hook):
         for hook in self.hooks:
             hook.start(state)
 
+    def start_epoch(self, state: TrainState, epoch: int) -> None:
+        """Tell each."""
+        for hook in self.hooks:
+            hook.start_epoch(state, epoch)
+
     def before_update(self, state: TrainState, step: Step) -> None:
         """Tell each."""
         for hook in self.hooks:
@@ -104,7 +119,12 @@ class HookChain(Hook):
 
 
 def fit(
-    state: TrainState, loader: ChipLoader, settings: TrainSettings, hooks: Sequence[Hook] = ()
+    state: TrainState,
+    loader: ChipLoader,
+    settings: TrainSettings,
+    hooks: Sequence[Hook] = (),
+    method: Method | None = None,
+    terms: Sequence[Term] = (),
 ) -> None:
     """Train from `state.step` to the end of the last epoch.
 
@@ -112,59 +132,111 @@ def fit(
 
     Args:
         state: changed in place.
-        loader: batches, a pure function of seed and epoch.
+        loader: batches, a pure function of seed, epoch and the sampler's state at its start.
         settings: the recipe.
         hooks: called in this order.
+        method: which rows count, and for which net; None counts all.
+        terms: losses beside the head's own.
     """
-    backbone, head, optimizer, scaler = state.backbone, state.head, state.optimizer, state.scaler
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    method = method or Method()
     steps_per_epoch = loader.steps_per_epoch
     total_steps = settings.epochs * steps_per_epoch
     half = _HALF.get(settings.precision)
     hook = HookChain(hooks)
     with contextlib.closing(hook), catch_signals() as stop:
         hook.start(state)
+        stopped = False
 
-        while state.step < total_steps and not stop.is_set():
+        while state.step < total_steps and not stopped:
             epoch, first_batch = divmod(state.step, steps_per_epoch)
-            backbone.train()
-            head.train()
+            if first_batch == 0:
+                loader.start_epoch(epoch)
+                hook.start_epoch(state, epoch)
+            for net in state.nets:
+                net.train()
 
             for batch in loader.iter_epoch(epoch, first_batch):
                 # Learning rate: a pure function of the step.
                 lr = lr_at(state.step, settings.optim, steps_per_epoch, total_steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
+                for net in state.nets:
+                    net.set_lr(lr)
 
-                # Forward: the net may run in half precision, the head runs in float32.
+                # Forward: every net sees the same pictures, labelled rows first.
                 images = prepare_images(batch.images, state.device, settings.channels_last)
                 labels = torch.from_numpy(batch.labels).to(state.device)
-                with torch.autocast(state.device.type, half, enabled=half is not None):
-                    embeddings = backbone(images)
-                logits = head(embeddings, labels)
-                loss = cross_entropy(logits, labels)
-                step = Step(batch, epoch, lr, loss.detach(), logits.detach())
+                rows = method.draw(state, images, labels, half)
+                if rows is not None:
+                    batch, images, labels = (
+                        batch.take(rows.cpu().numpy()),
+                        images[rows],
+                        labels[rows],
+                    )
+                passes = [net.forward(images, labels, half) for net in state.nets]
+
+                # Loss: rows count as the method says, extra losses are added.
+                weighing = method.weigh(passes, batch, state.step / steps_per_epoch)
+                total, parts = add_losses(state.nets, passes, weighing, batch, terms)
+                loss = dist.mean_over_ranks(total.detach() / len(passes))
+                step = Step(batch, epoch, lr, loss, passes, weighing, parts)
                 hook.before_update(state, step)
 
-                # Backward and update.
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(scaler.scale(loss))
-                scaler.unscale_(optimizer)
-                if settings.optim.clip_norm:
-                    torch.nn.utils.clip_grad_norm_(trained, settings.optim.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
+                # Backward; an update when enough rows have been seen.
+                torch.autograd.backward(state.scaler.scale(total))
+                last = state.step + 1 == total_steps
+                if last or method.is_due(state, settings, loader.batch_size):
+                    for net in state.nets:
+                        net.update(state.scaler, len(labels), settings.optim.clip_norm)
+                    state.scaler.update()
                 state.step += 1
+                method.after_step(step)
                 hook.after_step(state, step)
-                if stop.is_set():
+                stopped = _agree(stop.is_set())
+                if stopped:
                     break
 
             if state.step % steps_per_epoch == 0:
                 hook.after_epoch(state, epoch)
 
-        if stop.is_set() and state.step < total_steps:
+        if stopped and state.step < total_steps:
             hook.interrupted(state)
             raise KeyboardInterrupt("a checkpoint is written, run the same command to go on")
+
+
+def add_losses(
+    nets: Sequence[Net],
+    passes: Sequence[Pass],
+    weighing: Weighing,
+    batch: Batch,
+    terms: Sequence[Term],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the scalar to differentiate, and the first net's extra losses by name.
+
+    Each net's share is a sum over rows divided by the rows of a batch; `Net.update` turns what
+    has been added up into a mean over the rows that counted.
+    """
+    parts: dict[str, Tensor] = {}
+    totals = []
+    for number, (net, made) in enumerate(zip(nets, passes, strict=True)):
+        rows = len(made.labels)
+        count = weighing.counts[number]
+        net.pending += count
+        total = weighing.add_rows(number, made.scores.losses()) / rows
+        if made.scores.penalty is not None:
+            total = total + made.scores.penalty * (count / rows)
+        for term in (*terms, *weighing.terms):
+            value = term.compute(number, net, passes, batch)
+            total = total + value * (term.weight * count / rows)
+            if number == 0:
+                parts[term.name] = value.detach()
+        totals.append(total)
+    return torch.stack(totals).sum(), parts
+
+
+def _agree(stop: bool) -> bool:
+    """Return whether any process was asked to stop, the same answer in all of them."""
+    if dist.world_size() == 1:
+        return stop
+    return bool(dist.sum_over_ranks(torch.tensor(float(stop))) > 0)
 
 
 @contextlib.contextmanager

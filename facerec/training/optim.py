@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
 from facerec.training.settings import OptimSettings
+from facerec.training.sgd import SGD
 
 
-def build_optimizer(
-    backbone: nn.Module, head: nn.Module, settings: OptimSettings
-) -> torch.optim.SGD:
-    """Return SGD over all trained parameters of both modules.
+def build_optimizer(settings: OptimSettings, *modules: nn.Module) -> SGD:
+    """Return SGD over all trained parameters of the modules.
 
     Weight decay applies to the weights of convolutions and linear layers and to class centres;
     batch norm, PReLU slopes and biases go without (METHODS section 10).
     """
-    decayed, plain = split_parameters(backbone, head)
-    return torch.optim.SGD(
+    decayed, plain = split_parameters(*modules)
+    return SGD(
         [
             {"params": decayed, "weight_decay": settings.weight_decay},
             {"params": plain, "weight_decay": 0.0},

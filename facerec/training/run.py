@@ -13,23 +13,20 @@ from typing import Any
 import torch
 import yaml
 
+from facerec import dist
 from facerec.checks import InputError
 from facerec.config import save_config
-from facerec.data.datasets import ChipSet, hold_out, read_chip_set
-from facerec.data.loader import ChipDataset, ChipLoader
-from facerec.data.transforms import Augmentation
+from facerec.data.datasets import ChipSet, flip_labels, hold_out, read_chip_set
 from facerec.io import lock_folder, read_json, sha256_file, write_json
-from facerec.losses import build_head
-from facerec.models import build_backbone
 from facerec.models.weights import Artefact
 from facerec.provenance import versions, write_result
+from facerec.training.build import build_run
 from facerec.training.export import export_artefact
-from facerec.training.hooks import BEST, LAST, Checkpoint, Log, NaNGuard, ShowProgress, Validate
-from facerec.training.loop import Hook, fit
-from facerec.training.optim import build_optimizer
+from facerec.training.hooks import BEST, LAST
+from facerec.training.loop import fit
 from facerec.training.settings import TrainSettings, find_change
-from facerec.training.state import TrainState, choose_device, load_weights
-from facerec.training.validation import Validator
+from facerec.training.state import load_weights
+from facerec.training.summary import write_summary
 
 CONFIG, RESULT, PEOPLE, ARTEFACT = "config.yaml", "result.json", "identities.json", "artefact"
 
@@ -63,11 +60,19 @@ def train(settings: TrainSettings, folder: Path) -> TrainResult:
         InputError: bad data, or the folder belongs to other settings or is in use.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    with lock_folder(folder, "facerec-train"), _terminate_as_interrupt():
-        check_settings(settings, folder)
+    dist.start_process_group("cuda" if torch.cuda.is_available() else "cpu")
+    lock = lock_folder(folder, "facerec-train") if dist.is_main() else contextlib.nullcontext()
+    with lock, _terminate_as_interrupt():
+        if dist.is_main():
+            check_settings(settings, folder)
+        dist.barrier()
         if (folder / RESULT).exists() and (folder / ARTEFACT).is_dir():
-            return TrainResult(folder, read_json(folder / RESULT), True)
-        return TrainResult(folder, _train(settings, folder), False)
+            result = TrainResult(folder, read_json(folder / RESULT), True)
+        else:
+            result = TrainResult(folder, _train(settings, folder), False)
+    # After an error nobody waits for the others: torchrun ends them.
+    dist.stop_process_group()
+    return result
 
 
 def check_settings(settings: TrainSettings, folder: Path) -> None:
@@ -96,25 +101,23 @@ def check_settings(settings: TrainSettings, folder: Path) -> None:
 def _train(settings: TrainSettings, folder: Path) -> dict[str, Any]:
     trained_on, held_out = read_people(settings)
     names = {"trained": trained_on.identities, "held_out": held_out.identities if held_out else ()}
-    write_json(folder / PEOPLE, {**names, "dropped": trained_on.dropped})
-
-    torch.manual_seed(settings.seed)
-    backbone = build_backbone(settings.backbone.name, **settings.backbone.args)
-    size = int(backbone.input_size)  # type: ignore[arg-type]
-    state = build_state(settings, backbone, trained_on)
-    loader = build_loader(settings, trained_on, size)
+    if dist.is_main():
+        write_json(folder / PEOPLE, {**names, "dropped": trained_on.dropped})
+    run = build_run(settings, trained_on, held_out, folder)
+    state = run.state
     if (folder / LAST).exists():
         state.load(folder / LAST)
-
-    hooks = build_hooks(settings, folder, loader, held_out, size)
-    fit(state, loader, settings, hooks)
+    fit(state, run.loader, settings, run.hooks, run.method, run.terms)
 
     best = folder / BEST
     if not best.exists():
         state.save(best)
+    if not dist.is_main():
+        return {}
+    net = state.deliverable()
     if settings.artefact_from == "best":
-        load_weights(best, state.backbone)
-    artefact = _export(settings, state.backbone, folder)
+        load_weights(best, net)
+    artefact = _export(settings, net, folder)
     values: dict[str, Any] = {
         "steps": state.step,
         "epochs": settings.epochs,
@@ -122,20 +125,19 @@ def _train(settings: TrainSettings, folder: Path) -> dict[str, Any]:
         "identities": len(trained_on.identities),
         "dropped_identities": len(trained_on.dropped),
         "held_out_identities": len(held_out.identities) if held_out else 0,
+        "corrupt_chips": run.loader.dataset.corrupt,
         "device": str(state.device),
+        "processes": dist.world_size(),
         "best_tar": state.best_score,
         "params": artefact.info.params,
         "macs": artefact.info.macs,
         "model_sha256": artefact.info.sha256,
         "artefact": ARTEFACT,
     }
-    write_result(
-        folder / RESULT,
-        values,
-        seed=settings.seed,
-        config=settings.model_dump(mode="json"),
-        hashes=_hash_data(settings),
-    )
+    config = settings.model_dump(mode="json")
+    hashes = _hash_data(settings)
+    write_result(folder / RESULT, values, seed=settings.seed, config=config, hashes=hashes)
+    write_summary(folder, settings, values)
     return values
 
 
@@ -143,8 +145,15 @@ def read_people(settings: TrainSettings) -> tuple[ChipSet, ChipSet | None]:
     """Return the chips to train on and those of held-out people, None when there are none."""
     data, validation = settings.data, settings.validation
     chips = read_chip_set(
-        manifest=data.manifest, folder=data.folder, min_images=data.min_images, split=data.split
+        manifest=data.manifest,
+        folder=data.folder,
+        records=data.records,
+        tars=data.tars,
+        min_images=data.min_images,
+        split=data.split,
     )
+    if data.exclude is not None:
+        chips = chips.select(set(chips.identities) - _read_names(data.exclude))
     held_out = None
     if validation.manifest is not None or validation.folder is not None:
         held_out = read_chip_set(
@@ -157,55 +166,19 @@ def read_people(settings: TrainSettings) -> tuple[ChipSet, ChipSet | None]:
             )
     elif validation.holdout:
         chips, held_out = hold_out(chips, validation.holdout, settings.seed)
+    if data.label_noise:
+        chips = flip_labels(chips, data.label_noise, settings.seed)
     return chips, held_out
 
 
-def build_state(settings: TrainSettings, backbone: torch.nn.Module, chips: ChipSet) -> TrainState:
-    """Return a fresh training state on its device; draws initial weights from torch's generator."""
-    device = choose_device(settings.device)
-    if settings.precision == "fp16" and device.type == "cpu":
-        raise InputError("precision must be fp32 or bf16 on the CPU, got 'fp16'; set it to fp32")
-    head = build_head(
-        settings.head.name,
-        num_classes=len(chips.identities),
-        embedding_dim=int(backbone.embedding_dim),  # type: ignore[arg-type]
-        **settings.head.params,
-    )
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    backbone = backbone.to(device, memory_format=layout)  # type: ignore[call-overload]
-    head = head.to(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    optimizer = build_optimizer(backbone, head, settings.optim)
-    return TrainState(backbone, head, optimizer, device, chips.digest(), scaler)
-
-
-def build_loader(settings: TrainSettings, chips: ChipSet, input_size: int) -> ChipLoader:
-    """Return the loader of augmented batches."""
-    data = settings.data
-    augmentation = Augmentation(data.flip, data.brightness, data.contrast, data.blur)
-    dataset = ChipDataset(chips, input_size, data.cache)
-    return ChipLoader(dataset, settings.batch_size, settings.seed, augmentation, data.workers)
-
-
-def build_hooks(
-    settings: TrainSettings,
-    folder: Path,
-    loader: ChipLoader,
-    held_out: ChipSet | None,
-    input_size: int,
-) -> list[Hook]:
-    """Return the hooks of a run, in the order in which they must be called."""
-    log = Log(folder, settings.log_every_steps, settings.tensorboard)
-    total = settings.epochs * loader.steps_per_epoch * loader.batch_size
-    hooks: list[Hook] = [NaNGuard(folder, loader.dataset.chips), log, ShowProgress(total)]
-    if held_out is not None:
-        check = settings.validation
-        validator = Validator(
-            held_out, input_size, check.far, check.max_images, settings.channels_last
-        )
-        hooks.append(Validate(validator, log, folder, check.every_epochs, settings.epochs))
-    hooks.append(Checkpoint(folder, settings.checkpoint_every_steps, loader.steps_per_epoch))
-    return hooks
+def _read_names(path: Path) -> set[str]:
+    """Return the identities listed in a text file, one a line."""
+    try:
+        return set(path.read_text(encoding="utf-8").split("\n")) - {""}
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            f"{path} must be a text file with one identity a line; check data.exclude"
+        ) from None
 
 
 def _export(settings: TrainSettings, backbone: torch.nn.Module, folder: Path) -> Artefact:

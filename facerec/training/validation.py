@@ -1,4 +1,4 @@
-"""Scores a backbone on people it was not trained on: all pairs of their chips."""
+"""Scores a backbone on people it was not trained on: all pairs of chips, or listed ones."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from facerec.data.bins import ChipPairs
+from facerec.data.chip_dataset import ChipDataset
 from facerec.data.datasets import ChipSet
-from facerec.data.loader import ChipDataset
-from facerec.metrics.verification import OperatingPoint, tar_at_far
+from facerec.metrics.verification import OperatingPoint, kfold_accuracy, tar_at_far
 from facerec.training.state import prepare_images
 
 _BATCH = 128
+_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,14 @@ class ValidationResult:
     images: int
     identities: int
 
-    def as_dict(self) -> dict[str, float | int | bool]:
+    @property
+    def score(self) -> float:
+        """Return what decides which weights are best: the TAR."""
+        return self.tar
+
+    def named(self) -> dict[str, float | int | bool]:
         """Return plain values for a log line."""
-        return asdict(self)
+        return {f"validation_{name}": value for name, value in asdict(self).items()}
 
 
 class Validator:
@@ -67,7 +74,7 @@ class Validator:
 
     def run(self, backbone: nn.Module, device: torch.device) -> ValidationResult:
         """Return the figures; the backbone's mode is left as it was."""
-        vectors = self._embed(backbone, device)
+        vectors = embed_chips(backbone, self.dataset, self.indices, device, self.channels_last)
         labels = self.dataset.chips.labels[self.indices]
         first, second = np.triu_indices(len(vectors), 1)
         scores = (vectors @ vectors.T)[first, second]
@@ -83,19 +90,90 @@ class Validator:
             identities=len(np.unique(labels)),
         )
 
-    def _embed(self, backbone: nn.Module, device: torch.device) -> NDArray[np.float32]:
-        training = backbone.training
-        backbone.eval()
-        parts = []
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(self.indices), _BATCH):
-                    rows = self.indices[start : start + _BATCH].tolist()
-                    images = np.stack([self.dataset.read(row) for row in rows])
-                    batch = prepare_images(images, device, self.channels_last)
-                    unit = nn.functional.normalize(backbone(batch).float(), dim=1)
-                    parts.append(unit.cpu().numpy())
-        finally:
-            backbone.train(training)
-        embedded: NDArray[np.float32] = np.concatenate(parts)
-        return embedded
+
+@dataclass(frozen=True)
+class PairResult:
+    """What one validation on a list of pairs found.
+
+    Attributes:
+        name: of the list.
+        accuracy: mean over ten folds, the threshold chosen on the other nine.
+        tar: at the target FAR over all pairs.
+        pairs: comparisons made.
+    """
+
+    name: str
+    accuracy: float
+    tar: float
+    pairs: int
+
+    @property
+    def score(self) -> float:
+        """Return what decides which weights are best: the accuracy."""
+        return self.accuracy
+
+    def named(self) -> dict[str, float | int | bool]:
+        """Return plain values for a log line."""
+        values = {"accuracy": self.accuracy, "tar": self.tar, "pairs": self.pairs}
+        return {f"validation_{self.name}_{key}": value for key, value in values.items()}
+
+
+class PairValidator:
+    """Scores a list of pairs, such as a `.bin` pack of LFW, CFP-FP or AgeDB.
+
+    Args:
+        name: in logs.
+        pairs: chips and which of them are compared.
+        input_size: of the backbone, pixels.
+        far: target false accept rate.
+        channels_last: memory layout of the pictures.
+    """
+
+    def __init__(
+        self, name: str, pairs: ChipPairs, input_size: int, far: float, channels_last: bool
+    ) -> None:
+        self.name = name
+        self.pairs = pairs
+        self.dataset = ChipDataset(pairs.chips, input_size)
+        self.far = far
+        self.channels_last = channels_last
+
+    def run(self, backbone: nn.Module, device: torch.device) -> PairResult:
+        """Return the figures; the backbone's mode is left as it was."""
+        rows = np.arange(len(self.dataset))
+        vectors = embed_chips(backbone, self.dataset, rows, device, self.channels_last)
+        pairs = self.pairs
+        scores = np.einsum("nd,nd->n", vectors[pairs.first], vectors[pairs.second])
+        # Packs list their folds one after the other, as LFW does: ten equal blocks.
+        folds = np.arange(len(scores)) * _FOLDS // len(scores)
+        return PairResult(
+            self.name,
+            kfold_accuracy(scores, pairs.same, folds).mean,
+            tar_at_far(scores, pairs.same, [self.far])[0].tar,
+            len(scores),
+        )
+
+
+def embed_chips(
+    backbone: nn.Module,
+    dataset: ChipDataset,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    channels_last: bool,
+) -> NDArray[np.float32]:
+    """Return unit embeddings float32 (n, d) of chips; the backbone's mode is left as it was."""
+    training = backbone.training
+    backbone.eval()
+    parts = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(rows), _BATCH):
+                part = rows[start : start + _BATCH].tolist()
+                images = np.stack([dataset.read(row) for row in part])
+                batch = prepare_images(images, device, channels_last)
+                unit = nn.functional.normalize(backbone(batch).float(), dim=1)
+                parts.append(unit.cpu().numpy())
+    finally:
+        backbone.train(training)
+    embedded: NDArray[np.float32] = np.concatenate(parts)
+    return embedded

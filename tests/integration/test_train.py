@@ -14,7 +14,7 @@ import torch
 from facerec.cli.train import main
 from facerec.io import lock_folder, read_checkpoint
 from facerec.models.weights import read_artefact
-from facerec.training import run as training_run
+from facerec.training import build as training_build
 from facerec.training.loop import Hook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ BASE = [
 # Runs the command with a process that a signal ends after a step.
 ENDED = """
 import os, sys
-from facerec.training import run
+from facerec.training import build
 from facerec.training.loop import Hook
 
 class End(Hook):
@@ -39,8 +39,8 @@ class End(Hook):
         if state.step == {step}:
             os.kill(os.getpid(), {number})
 
-build = run.build_hooks
-run.build_hooks = lambda *a: [*build(*a), End()]
+before = build.build_hooks
+build.build_hooks = lambda *a: [*before(*a), End()]
 from facerec.cli.train import main
 sys.exit(main())
 """
@@ -108,10 +108,11 @@ def same_state(first, second):
     a, b = read_checkpoint(first / "last.ckpt"), read_checkpoint(second / "last.ckpt")
     assert a["step"] == b["step"]
     for part in ("backbone", "head"):
-        assert a[part].keys() == b[part].keys()
-        for key in a[part]:
-            assert torch.equal(a[part][key], b[part][key]), (part, key)
-    momenta = [c["optimizer"]["state"] for c in (a, b)]
+        ours, theirs = (c["nets"][0][part] for c in (a, b))
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert torch.equal(ours[key], theirs[key]), (part, key)
+    momenta = [c["nets"][0]["optimizer"]["state"] for c in (a, b)]
     for key in momenta[0]:
         assert torch.equal(*(m[key]["momentum_buffer"] for m in momenta))
 
@@ -163,8 +164,8 @@ def test_a_killed_run_ends_with_the_same_bits(finished, chips, tmp_path):
 def test_a_signal_checkpoints_and_exits_130(chips, tmp_path, number, capsys):
     folder = tmp_path / "stopped"
     with pytest.MonkeyPatch.context() as patch:
-        build = training_run.build_hooks
-        patch.setattr(training_run, "build_hooks", lambda *a: [*build(*a), End(11, number)])
+        build = training_build.build_hooks
+        patch.setattr(training_build, "build_hooks", lambda *a: [*build(*a), End(11, number)])
         assert main([*BASE, f"data.folder={chips}", f"run={folder}"]) == 130
     assert "run the same command to go on" in capsys.readouterr().err
     assert read_checkpoint(folder / "last.ckpt")["step"] == 11

@@ -83,9 +83,9 @@ def test_manifest_rows_without_chip_or_identity_are_left_out(tmp_path):
 
 
 def test_missing_data_is_said(tmp_path):
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(InputError, match="got none"):
         read_chip_set(manifest=None, folder=None)
-    with pytest.raises(InputError, match="both"):
+    with pytest.raises(InputError, match=r"got data\.manifest and data\.folder"):
         read_chip_set(manifest=tmp_path / "a", folder=tmp_path)
     with pytest.raises(InputError, match="sub-folder an identity"):
         read_chip_set(manifest=None, folder=tmp_path / "absent")

@@ -6,114 +6,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from facerec.data.datasets import ChipSet
-from facerec.data.loader import ChipDataset, ChipLoader
 from facerec.io import read_checkpoint
-from facerec.losses import build_head
-from facerec.training.hooks import Checkpoint, DivergedError, Log, NaNGuard, Validate
+from facerec.training.hooks import Checkpoint, DivergedError, NaNGuard, Validate
+from facerec.training.log import Log
 from facerec.training.loop import Hook, fit
-from facerec.training.optim import build_optimizer, lr_at
-from facerec.training.settings import TrainSettings
-from facerec.training.state import TrainState, choose_device, prepare_images
+from facerec.training.optim import lr_at
+from facerec.training.state import choose_device, prepare_images
 from facerec.training.validation import Validator
 
-SIZE, PEOPLE, EACH = 8, 6, 8
 
-
-class MemoryDataset(ChipDataset):
-    """Noisy patterns, a person each, without files."""
-
-    def __init__(self, seed=0):
-        rng = np.random.default_rng(seed)
-        patterns = rng.integers(40, 215, (PEOPLE, SIZE, SIZE, 3))
-        labels = np.repeat(np.arange(PEOPLE), EACH)
-        noisy = patterns[labels] + rng.integers(-40, 41, (len(labels), SIZE, SIZE, 3))
-        paths = tuple(f"{label}/{row}.png" for row, label in enumerate(labels))
-        chips = ChipSet(paths, labels.astype(np.int64), tuple(f"p{n}" for n in range(PEOPLE)))
-        super().__init__(chips, SIZE, "none")
-        self.images = noisy.astype(np.uint8)
-
-    def read(self, index):
-        return self.images[index]
-
-
-class Net(nn.Module):
-    embedding_dim, input_size = 8, SIZE
-
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(8),
-            nn.PReLU(8),
-            nn.Dropout(0.1),
-            nn.Flatten(),
-            nn.Linear(8 * 16, 8),
-        )
-
-    def forward(self, images):
-        return self.body(images)
-
-
-def recipe(**changes):
-    values = {
-        "epochs": 3,
-        "batch_size": 8,
-        "precision": "fp32",
-        "optim": {"lr": 0.1, "warmup_epochs": 1},
-    }
-    return TrainSettings.model_validate({**values, **changes})
-
-
-def build(settings, seed=0, **head):
-    torch.manual_seed(seed)
-    net = Net()
-    margin = build_head("arcface", num_classes=PEOPLE, embedding_dim=8, scale=16, **head)
-    optimizer = build_optimizer(net, margin, settings.optim)
-    state = TrainState(net, margin, optimizer, torch.device("cpu"), "digest")
-    loader = ChipLoader(MemoryDataset(), settings.batch_size, settings.seed, workers=0)
-    return state, loader
-
-
-def weights(state):
-    return {**state.backbone.state_dict(), **state.head.state_dict(prefix="head.")}
-
-
-def same_weights(first, second):
-    return all(torch.equal(first[key], second[key]) for key in first)
-
-
-class StopAfter(Hook):
-    def __init__(self, step):
-        self.step = step
-        self.closed = False
-
-    def after_step(self, state, step):
-        if state.step == self.step:
-            signal.raise_signal(signal.SIGTERM)
-
-    def close(self):
-        self.closed = True
-
-
-class Record(Hook):
-    def __init__(self):
-        self.lr, self.loss, self.epochs = [], [], []
-
-    def after_step(self, state, step):
-        self.lr.append(step.lr)
-        self.loss.append(float(step.loss))
-
-    def after_epoch(self, state, epoch):
-        self.epochs.append(epoch)
-
-
-def test_it_learns_and_its_rates_are_those_of_the_schedule():
-    settings = recipe(epochs=12)
-    state, loader = build(settings, margin=0.3)
-    record = Record()
+def test_it_learns_and_its_rates_are_those_of_the_schedule(toy):
+    settings = toy.recipe(epochs=12)
+    state, loader = toy.build(settings, margin=0.3)
+    record = toy.Record()
     fit(state, loader, settings, [record])
     assert state.step == 72 and record.epochs == list(range(12))
     assert record.lr == [lr_at(step, settings.optim, 6, 72) for step in range(72)]
@@ -121,13 +27,13 @@ def test_it_learns_and_its_rates_are_those_of_the_schedule():
 
 
 @pytest.mark.parametrize("stop", [1, 5, 6, 11, 12])
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, stop):
-    settings = recipe()
-    whole, loader = build(settings)
+def test_a_stopped_run_goes_on_to_the_same_weights(toy, tmp_path, stop):
+    settings = toy.recipe()
+    whole, loader = toy.build(settings)
     fit(whole, loader, settings)
 
-    first, loader = build(settings)
-    hook = StopAfter(stop)
+    first, loader = toy.build(settings)
+    hook = toy.StopAfter(stop)
     checkpoint = Checkpoint(tmp_path, 1000, loader.steps_per_epoch)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
@@ -135,23 +41,23 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, stop):
     assert hook.closed and signal.getsignal(signal.SIGTERM) is before
     assert first.step == stop
 
-    second, loader = build(settings, seed=99)
+    second, loader = toy.build(settings, seed=99)
     second.load(tmp_path / "last.ckpt")
     fit(second, loader, settings)
-    assert second.step == 18 and same_weights(weights(whole), weights(second))
+    assert second.step == 18 and toy.same_weights(whole, second)
 
 
-def test_a_signal_in_the_last_step_does_not_undo_a_finished_run():
-    settings = recipe()
-    state, loader = build(settings)
-    fit(state, loader, settings, [StopAfter(18)])
+def test_a_signal_in_the_last_step_does_not_undo_a_finished_run(toy):
+    settings = toy.recipe()
+    state, loader = toy.build(settings)
+    fit(state, loader, settings, [toy.StopAfter(18)])
     assert state.step == 18
 
 
-def test_bf16_runs_on_the_cpu_with_a_float32_head():
-    settings = recipe(epochs=1, precision="bf16")
-    state, loader = build(settings)
-    record = Record()
+def test_bf16_runs_on_the_cpu_with_a_float32_head(toy):
+    settings = toy.recipe(epochs=1, precision="bf16")
+    state, loader = toy.build(settings)
+    record = toy.Record()
     fit(state, loader, settings, [record])
     assert all(math.isfinite(loss) for loss in record.loss)
     assert all(value.dtype == torch.float32 for value in state.head.parameters())
@@ -168,10 +74,10 @@ def test_images_are_rgb_in_minus_one_to_one():
         assert batch.is_contiguous(memory_format=layout)
 
 
-def test_nan_stops_before_the_weights_and_names_the_chips(tmp_path):
-    settings = recipe()
-    state, loader = build(settings)
-    before = {key: value.clone() for key, value in weights(state).items()}
+def test_nan_stops_before_the_weights_and_names_the_chips(toy, tmp_path):
+    settings = toy.recipe()
+    state, loader = toy.build(settings)
+    before = {key: value.clone() for key, value in toy.weights(state).items()}
 
     class Poison(Hook):
         def before_update(self, state, step):
@@ -186,17 +92,21 @@ def test_nan_stops_before_the_weights_and_names_the_chips(tmp_path):
     assert record["chips"] == chips and record["step"] == 0
     assert all(p.split("/")[0] == i[1:] for p, i in zip(chips, record["identities"], strict=True))
     trained = dict(state.backbone.named_parameters())
-    assert all(torch.equal(before[key], value) for key, value in trained.items())
+    assert all(torch.equal(before[f"0.backbone.{key}"], value) for key, value in trained.items())
 
 
-def test_log_lines_after_the_checkpoint_are_made_again(tmp_path):
-    settings = recipe(log_every_steps=2)
-    state, loader = build(settings)
+def test_log_lines_after_the_checkpoint_are_made_again(toy, tmp_path):
+    settings = toy.recipe(log_every_steps=2)
+    state, loader = toy.build(settings)
     fit(state, loader, settings, [Log(tmp_path, 2, tensorboard=False)])
     path = tmp_path / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(2, 19, 2))
-    assert set(lines[0]) == {"step", "epoch", "loss", "target", "lr", "images_per_s"}
+    assert set(lines[0]) == {
+        *("step", "epoch", "loss", "selected_share", "target", "target_angle", "negative_angle"),
+        *("norm", "margin", "lr", "images_per_s"),
+    }
+    assert lines[0]["selected_share"] == 1 and lines[0]["margin"] > 0
     assert lines[-1]["loss"] < lines[0]["loss"] and -1 <= lines[0]["target"] <= 1
 
     path.write_text(path.read_text() + '{"step": 19, "lo')
@@ -208,10 +118,10 @@ def test_log_lines_after_the_checkpoint_are_made_again(tmp_path):
     assert kept == [2, 4, 6]
 
 
-def test_without_tensorboard_lines_are_written_all_the_same(tmp_path, monkeypatch):
+def test_without_tensorboard_lines_are_written_all_the_same(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    state, _ = build(recipe())
+    state, _ = toy.build(toy.recipe())
     log = Log(tmp_path, 2)
     log.start(state)
     log.write(0, {"loss": 1.0})
@@ -220,13 +130,13 @@ def test_without_tensorboard_lines_are_written_all_the_same(tmp_path, monkeypatc
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_validation_keeps_the_best_weights(tmp_path):
-    settings = recipe(epochs=4)
-    state, loader = build(settings)
-    validator = Validator(loader.dataset.chips, SIZE, 0.05, 1000, channels_last=True)
+def test_validation_keeps_the_best_weights(toy, tmp_path):
+    settings = toy.recipe(epochs=4)
+    state, loader = toy.build(settings)
+    validator = Validator(loader.dataset.chips, toy.SIZE, 0.05, 1000, channels_last=True)
     validator.dataset = loader.dataset
     log = Log(tmp_path, 1000, tensorboard=False)
-    fit(state, loader, settings, [log, Validate(validator, log, tmp_path, 2, 4)])
+    fit(state, loader, settings, [log, Validate([validator], log, tmp_path, 2, 4)])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [12, 24]
     assert lines[-1]["validation_pairs"] == 48 * 47 // 2
@@ -234,21 +144,21 @@ def test_validation_keeps_the_best_weights(tmp_path):
     best = read_checkpoint(tmp_path / "best.ckpt")
     assert best["best_score"] == state.best_score == max(x["validation_tar"] for x in lines)
     state.best_score = 2.0
-    Validate(validator, log, tmp_path, 1, 4)
+    Validate([validator], log, tmp_path, 1, 4)
     assert read_checkpoint(tmp_path / "best.ckpt")["step"] in (12, 24)
 
 
-def test_validation_thins_large_sets_and_leaves_the_mode_alone():
-    state, loader = build(recipe())
-    validator = Validator(loader.dataset.chips, SIZE, 0.05, 20, channels_last=False)
+def test_validation_thins_large_sets_and_leaves_the_mode_alone(toy):
+    state, loader = toy.build(toy.recipe())
+    validator = Validator(loader.dataset.chips, toy.SIZE, 0.05, 20, channels_last=False)
     validator.dataset = loader.dataset
     state.backbone.train()
     result = validator.run(state.backbone, state.device)
-    assert result.images == 16 and result.identities == PEOPLE and state.backbone.training
+    assert result.images == 16 and result.identities == toy.PEOPLE and state.backbone.training
 
 
-def test_a_checkpoint_of_other_data_or_schema_is_refused(tmp_path):
-    state, _ = build(recipe())
+def test_a_checkpoint_of_other_data_or_schema_is_refused(toy, tmp_path):
+    state, _ = toy.build(toy.recipe())
     state.save(tmp_path / "a.ckpt")
     state.data_digest = "other"
     with pytest.raises(ValueError, match="other chips or identities"):

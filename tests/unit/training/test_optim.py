@@ -23,7 +23,7 @@ def test_weight_decay_leaves_out_norms_slopes_and_biases(name):
     assert {id(p) for p in decayed} == expected
     every = [p for module in (net, head) for p in module.parameters() if p.requires_grad]
     assert len(decayed) + len(plain) == len(every)
-    groups = build_optimizer(net, head, OptimSettings(weight_decay=0.25)).param_groups
+    groups = build_optimizer(OptimSettings(weight_decay=0.25), net, head).param_groups
     assert [group["weight_decay"] for group in groups] == [0.25, 0.0]
 
 
