@@ -85,6 +85,14 @@ def check_one_of(value: str, name: str, choices: Collection[str]) -> str:
     return value
 
 
+def check_whole(value: int, name: str, low: int, high: int) -> int:
+    """Return `value` as an integer if it is whole and in [low, high], else raise InputError."""
+    check_range(value, name, low, high)
+    if isinstance(value, bool) or value != int(value):
+        raise InputError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
+    return int(value)
+
+
 def check_range(value: float, name: str, low: float, high: float) -> float:
     """Return `value` if it is a number, low <= value <= high (NaN refused), else InputError."""
     is_number = isinstance(value, numbers.Real)

@@ -47,6 +47,7 @@ class Arm:
 
 
 _NOISE = ("data.label_noise=0.3",)
+_PEERS = ("noise.name=coteaching", "noise.warmup_epochs=1", "noise.gradual_epochs=2")
 _DISTILL = (
     "loss.distill.teacher={teacher}",
     "loss.distill.cache={cache}",
@@ -68,8 +69,8 @@ ARMS: dict[str, Arm] = {
     "adaface": Arm("heads", ("head={name: adaface, params: {scale: 32, margin: 0.3}}",)),
     "noise_plain": Arm("noise", _NOISE),
     "noise_ohem": Arm("noise", (*_NOISE, "mining.name=ohem")),
-    "noise_coteaching": Arm("noise", (*_NOISE, "noise.name=coteaching", "noise.tau=0.3")),
-    "noise_coteaching_auto": Arm("noise", (*_NOISE, "noise.name=coteaching")),
+    "noise_coteaching": Arm("noise", (*_NOISE, *_PEERS, "noise.tau=0.3")),
+    "noise_coteaching_auto": Arm("noise", (*_NOISE, *_PEERS)),
     "noise_subcenter": Arm("noise", (*_NOISE, "head.params.sub_centers=3")),
     "noise_partial_filter": Arm(
         "noise", (*_NOISE, "head.params.filter_cosine=0.4", "head.partial={sample_rate: 0.3}")

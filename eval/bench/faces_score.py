@@ -8,26 +8,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from eval.pairs import identities_of, read_pairs
 from eval.protocol import VerifySettings, run_verify
-from facerec.config import build_config
 from facerec.data.images import read_image
 from facerec.data.pictures import iter_pictures
 from facerec.data.sources import SourceItem
 from facerec.detection import build_detector
 from facerec.embedder import Embedder
-from facerec.io import atomic_path, read_checkpoint
-from facerec.losses.head import pool_sub_centers
+from facerec.io import atomic_path, read_json
 from facerec.metrics.identification import fnir_at_fpir
 from facerec.progress import Progress
-from facerec.training.hooks import LAST
 from facerec.training.log import METRICS, read_metrics
-from facerec.training.run import ARTEFACT, CONFIG, read_people
-from facerec.training.selection import find_sub_center_outliers
-from facerec.training.settings import TrainSettings
+from facerec.training.run import ARTEFACT, RESULT
 
 _LOCK = threading.Lock()
 
@@ -116,60 +110,13 @@ def _embed(embedder: Embedder, paths: list[Path]) -> NDArray[np.float32]:
 def find_wrong_labels(run: Path) -> dict[str, float]:
     """Return precision and recall of the changed labels that the method calls wrong.
 
-    What a method keeps in its last epoch says what it drops. Heads that drop nothing are asked
-    afterwards: sub-centres by the rule of 75 degrees, a filter by which chips have a negative
-    above it. {} where no label was changed or nothing is called wrong.
+    What a method drops in its last epoch, or what a robust head doubts in the end; {} where no
+    label was changed or nothing is called wrong.
     """
-    values = read_config(run)
-    if not values.data.label_noise:
-        return {}
-    chosen = [line for line in read_metrics(run / METRICS) if "noise_precision" in line]
-    if chosen:
-        return {key: chosen[-1][key] for key in ("noise_precision", "noise_recall")}
-    params = values.head.params
-    if "filter_cosine" not in params and params.get("sub_centers", 1) == 1:
-        return {}
-    chips, _ = read_people(values)
-    assert chips.truth is not None
-    embedder = Embedder(run / ARTEFACT, "onnxruntime")
-    rows = range(len(chips))
-    parts = [
-        embedder.embed(np.stack([_read_chip(chips, row) for row in rows[start : start + 256]]))
-        for start in range(0, len(chips), 256)
-    ]
-    vectors = torch.from_numpy(np.concatenate([part.vectors for part in parts]))
-    state = read_checkpoint(run / LAST)["nets"][0]["head"]
-    weight = next(value for key, value in state.items() if key.endswith("weight"))
-    cosine = vectors @ torch.nn.functional.normalize(weight, dim=1).T
-    labels = torch.from_numpy(chips.labels)
-    copies = params.get("sub_centers", 1)
-    if copies > 1:
-        grouped = cosine.view(len(cosine), -1, copies)
-        own = grouped[torch.arange(len(labels)), labels]
-        wrong = np.asarray(find_sub_center_outliers(own, labels, 75.0))
-    else:
-        pooled = pool_sub_centers(cosine, copies)
-        pooled[torch.arange(len(labels)), labels] = -1
-        wrong = (pooled.amax(dim=1) > params["filter_cosine"]).numpy()
-    changed = chips.truth != chips.labels
-    hits = float((wrong & changed).sum())
-    return {
-        "noise_precision": hits / max(1.0, float(wrong.sum())),
-        "noise_recall": hits / max(1.0, float(changed.sum())),
-    }
-
-
-def read_config(run: Path) -> TrainSettings:
-    """Return the resolved settings of a run folder."""
-    import yaml
-
-    values = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    return build_config(TrainSettings, values, str(run / CONFIG))
-
-
-def _read_chip(chips: Any, row: int) -> NDArray[np.uint8]:
-    chip: NDArray[np.uint8] = chips.read(row)
-    return chip
+    keys = ("noise_precision", "noise_recall")
+    lines = [line for line in read_metrics(run / METRICS) if keys[0] in line]
+    found = lines[-1] if lines else read_json(run / RESULT)
+    return {key: found[key] for key in keys if key in found}
 
 
 def _count_seconds(run: Path) -> dict[str, float]:

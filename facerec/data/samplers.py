@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from facerec.checks import InputError, nearest
+from facerec.checks import InputError, check_known, nearest
 from facerec.data.sampling_base import CLEAN, DEGRADED, NATURAL, Ints, Order, Sampler
 from facerec.data.sampling_fixed import BalancedSampler, PairsSampler, PKSampler, ShuffleSampler
 from facerec.data.sampling_learned import AdaptiveSampler, DoppelgangerSampler
@@ -59,11 +59,6 @@ def build_sampler(name: str, labels: Ints, batch_size: int, seed: int, **params:
         )
     build = _SAMPLERS[name]
     known = [key for key in inspect.signature(build.__init__).parameters if key not in _FIXED]
-    for key in params:
-        if key not in known:
-            raise InputError(
-                f"sampler {name!r} has no parameter {key!r}{nearest(key, known)}; "
-                f"available: {', '.join(known) or 'none'}"
-            )
+    check_known(params, known, f"sampler {name!r}")
     sampler: Sampler = build(labels, batch_size, seed, **params)
     return sampler

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.checks import InputError, check_range
+from facerec.checks import InputError, check_whole
 
 NATURAL, CLEAN, DEGRADED = 0, 1, 2
 """Views of a chip: as the recipe's probabilities say; as it is; degraded in any case."""
@@ -215,14 +215,6 @@ def _avoid(drawn: Ints, taken: Ints, first: int) -> Ints:
     is_free = ~np.isin(drawn, taken)
     is_head = is_free & (np.cumsum(is_free) <= first)
     return np.concatenate([drawn[is_head], drawn[~is_head]])
-
-
-def check_whole(value: int, name: str, low: int, high: int) -> int:
-    """Return `value` if it is an integer in [low, high], else raise InputError."""
-    check_range(value, name, low, high)
-    if value != int(value):
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    return value
 
 
 def check_group(batch_size: int, size: int, name: str) -> int:

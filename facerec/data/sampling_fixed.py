@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from facerec.checks import check_whole
 from facerec.data.sampling_base import (
     CLEAN,
     DEGRADED,
@@ -14,7 +15,6 @@ from facerec.data.sampling_base import (
     Sampler,
     check_group,
     check_identities,
-    check_whole,
     count_turns,
     go_round,
 )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec import dist
-from facerec.checks import InputError, check_range
-from facerec.data.sampling_base import Ints, Order, Sampler, check_whole, go_round
+from facerec.checks import InputError, check_range, check_whole
+from facerec.data.sampling_base import Ints, Order, Sampler, go_round
 from facerec.data.sampling_fixed import IdentitySampler, build_natural_order
 
 _UNKNOWN = -1

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from facerec.checks import InputError, nearest
+from facerec.checks import check_known
 from facerec.registry import HEADS
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ def build_head(name: str, *, num_classes: int, embedding_dim: int, **params: Any
     """
     head_names()
     build = HEADS.get(name)
-    known = _list_parameters(build)
-    for key in params:
-        if key not in known:
-            raise InputError(
-                f"head {name!r} has no parameter {key!r}{nearest(key, known)}; "
-                f"available: {', '.join(known)}"
-            )
+    check_known(params, _list_parameters(build), f"head {name!r}")
     head: Head = build(num_classes=num_classes, embedding_dim=embedding_dim, **params)
     return head
 

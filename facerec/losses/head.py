@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from facerec.checks import InputError, check_one_of, check_range
+from facerec.checks import InputError, check_one_of, check_range, check_whole
 
 SMALLEST_NORM = 1e-12
 _INITIAL_STD = 0.01
@@ -271,14 +271,6 @@ class Head(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes and settings in the module's text form."""
         return f"{self.num_classes} classes, d {self.embedding_dim}, scale {float(self.scale):g}"
-
-
-def check_whole(value: int, name: str, low: int, high: int) -> int:
-    """Return `value` if it is a whole number in [low, high], else raise InputError."""
-    check_range(value, name, low, high)
-    if value != int(value):
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    return int(value)
 
 
 def promote(values: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facerec.checks import check_one_of, check_range
+from facerec.checks import check_one_of, check_range, check_whole
 from facerec.losses.angles import add_angle, subtract_angle
 from facerec.losses.batch_statistics import blend, mean_of_batch
-from facerec.losses.head import Head, Rows, check_whole
+from facerec.losses.head import Head, Rows
 from facerec.losses.margins import ArcFace
 from facerec.registry import HEADS
 

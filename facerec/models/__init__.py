@@ -6,7 +6,7 @@ import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from facerec.checks import InputError, nearest
+from facerec.checks import check_known
 from facerec.registry import BACKBONES
 
 if TYPE_CHECKING:
@@ -36,12 +36,6 @@ def build_backbone(name: str, **args: Any) -> nn.Module:
     """
     backbone_names()
     build = BACKBONES.get(name)
-    known = inspect.signature(build).parameters
-    for key in args:
-        if key not in known:
-            raise InputError(
-                f"backbone {name!r} has no argument {key!r}{nearest(key, known)}; "
-                f"available: {', '.join(known)}"
-            )
+    check_known(args, list(inspect.signature(build).parameters), f"backbone {name!r}")
     backbone: nn.Module = build(**args)
     return backbone

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from facerec.checks import InputError, check_range
-
-
-def check_count(value: int, name: str, low: int, high: int) -> int:
-    """Return `value` if it is a whole number in [low, high], else raise InputError."""
-    check_range(value, name, low, high)
-    if isinstance(value, bool) or value != int(value):
-        raise InputError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
-    return int(value)
+from facerec.checks import check_whole
 
 
 def check_sizes(embedding_dim: int, input_size: int) -> tuple[int, int]:
@@ -23,5 +15,5 @@ def check_sizes(embedding_dim: int, input_size: int) -> tuple[int, int]:
     Raises:
         InputError: one of them is not a whole number or out of range.
     """
-    dim = check_count(embedding_dim, "embedding_dim", 2, 8192)
-    return dim, check_count(input_size, "input_size", 32, 512)
+    dim = check_whole(embedding_dim, "embedding_dim", 2, 8192)
+    return dim, check_whole(input_size, "input_size", 32, 512)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from facerec.checks import check_one_of
-from facerec.models.arguments import check_count
+from facerec.checks import check_one_of, check_whole
 
 ATTENTIONS = ("none", "se", "se_x2", "cbam")
 
@@ -82,7 +81,7 @@ class CBAM(nn.Module):
 def check_attention(attention: str, reduction: int) -> None:
     """Raise InputError unless `build_attention` can take these."""
     check_one_of(attention, "attention", ATTENTIONS)
-    check_count(reduction, "reduction", 1, 256)
+    check_whole(reduction, "reduction", 1, 256)
 
 
 def build_attention(attention: str, channels: int, reduction: int) -> nn.Module | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from facerec.checks import check_range
-from facerec.models.arguments import check_count
+from facerec.checks import check_range, check_whole
 from facerec.models.mobilefacenet import Plan, PlannedMobileFaceNet, Style, check_blocks
 from facerec.registry import BACKBONES
 
@@ -46,7 +45,7 @@ class WideMobileFaceNet(PlannedMobileFaceNet):
         reduction: int = 4,
     ) -> None:
         counts = check_blocks(blocks)
-        factor = check_count(scale, "scale", 1, 16)
+        factor = check_whole(scale, "scale", 1, 16)
         plan = Plan(
             blocks=counts,
             narrow=64 * factor,

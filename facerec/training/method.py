@@ -213,8 +213,9 @@ class PeerMethod(Method):
     """Co-teaching and co-mining: each net learns from rows that its peer finds clean.
 
     Rows are ranked by their loss on the plain cosine: a margin makes hard clean rows look like
-    noise. With tau "auto" the share of wrong labels is estimated once, at the end of the
-    warm-up, from the cosine of every chip with its own class.
+    noise. With tau "auto" the share of wrong labels is estimated at the end of the warm-up from
+    the cosine of every chip with its own class, and once more at each epoch until the estimate
+    is sure; till then every row counts.
 
     Args:
         settings: schedule, mode and floor.
@@ -229,17 +230,17 @@ class PeerMethod(Method):
         self.settings = settings
         self.total_epochs = total_epochs
         self.tau = None if settings.tau == "auto" else float(settings.tau)
-        self.sure = True
+        self._next_look = settings.warmup_epochs
         self._cosines = np.full(len(chips), np.nan, np.float32)
         self._images = torch.from_numpy(np.bincount(chips.labels, minlength=1))
 
     def weigh(self, passes: Sequence[Pass], batch: Batch, epoch: float) -> Weighing:
         """Let each net choose rows for the other, once the warm-up is over."""
         settings = self.settings
-        if epoch < settings.warmup_epochs:
+        if self.tau is None and epoch >= self._next_look:
+            self._estimate(epoch)
+        if self.tau is None or epoch < settings.warmup_epochs:
             return super().weigh(passes, batch, epoch)
-        if self.tau is None:
-            self.tau = self._estimate()
         rate = keep_rate(
             epoch,
             self.tau,
@@ -282,32 +283,28 @@ class PeerMethod(Method):
     def state_dict(self) -> dict[str, Any]:
         """Return the estimate, and what it is made from until it is."""
         cosines = torch.from_numpy(self._cosines) if self.tau is None else None
-        known = {"tau": self.tau, "sure": self.sure, "cosines": cosines}
+        known = {"tau": self.tau, "next_look": self._next_look, "cosines": cosines}
         return {**super().state_dict(), **known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         super().load_state_dict(state)
-        self.tau, self.sure = state["tau"], state["sure"]
+        self.tau, self._next_look = state["tau"], float(state["next_look"])
         if state["cosines"] is not None:
             self._cosines = state["cosines"].numpy()
 
     def report(self) -> dict[str, float]:
-        """Return the selection and the noise rate in use, and whether an estimate was sure.
-
-        An estimate that is not sure is 0: nothing is dropped.
-        """
+        """Return the selection, and the noise rate where it is known."""
         found = super().report()
-        if self.tau is not None:
-            found["noise_rate"] = self.tau
-            found["noise_rate_sure"] = float(self.sure)
-        return found
+        return {**found, "noise_rate": self.tau} if self.tau is not None else found
 
-    def _estimate(self) -> float:
+    def _estimate(self, epoch: float) -> None:
+        """Set tau if the chips' cosines tell it for sure, else look again in the next epoch."""
         seen = torch.from_numpy(self._cosines[np.isfinite(self._cosines)])
         estimate = estimate_noise_rate(dist.gather_rows(seen).numpy())
-        self.sure = estimate.confident
-        return estimate.rate
+        if estimate.confident:
+            self.tau = estimate.rate
+        self._next_look = float(np.floor(epoch)) + 1
 
 
 def build_method(settings: TrainSettings, chips: ChipSet) -> Method:

@@ -27,6 +27,7 @@ from facerec.training.loop import fit
 from facerec.training.settings import TrainSettings, find_change
 from facerec.training.state import load_weights
 from facerec.training.summary import write_summary
+from facerec.training.suspects import write_suspects
 
 CONFIG, RESULT, PEOPLE, ARTEFACT = "config.yaml", "result.json", "identities.json", "artefact"
 
@@ -114,6 +115,9 @@ def _train(settings: TrainSettings, folder: Path) -> dict[str, Any]:
         state.save(best)
     if not dist.is_main():
         return {}
+    suspects = write_suspects(
+        state.nets[0], run.loader.dataset, state.device, folder, settings.channels_last
+    )
     net = state.deliverable()
     if settings.artefact_from == "best":
         load_weights(best, net)
@@ -129,6 +133,7 @@ def _train(settings: TrainSettings, folder: Path) -> dict[str, Any]:
         "device": str(state.device),
         "processes": dist.world_size(),
         "best_tar": state.best_score,
+        **(suspects or {}),
         "params": artefact.info.params,
         "macs": artefact.info.macs,
         "model_sha256": artefact.info.sha256,

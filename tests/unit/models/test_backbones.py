@@ -178,7 +178,7 @@ def test_relu_has_no_slopes():
     [
         ("mobilfacenet", {}, "did you mean 'mobilefacenet'"),
         ("mobilefacenet", {"widht": 2}, "did you mean 'width'"),
-        ("iresnet18", {"width": 2}, "no argument 'width'"),
+        ("iresnet18", {"width": 2}, "no parameter 'width'"),
         ("mobilefacenet", {"width": 0}, "width must lie in"),
         ("mobilefacenet", {"blocks": (0, 1, 1, 1)}, "blocks must be four counts"),
         ("mobilefacenet", {"blocks": (1, 4)}, "blocks must be four counts"),
@@ -190,7 +190,7 @@ def test_relu_has_no_slopes():
         ("irse50", {"attention": "sea"}, "attention must be one of .* did you mean 'se'"),
         ("irse50", {"reduction": 0}, "reduction must lie in"),
         ("mobilefacenet", {"reduction": 2.5}, "reduction must be a whole number"),
-        ("mobilefacenet_y1", {"blocks": (1, 4, 6, 2)}, "no argument 'blocks'"),
+        ("mobilefacenet_y1", {"blocks": (1, 4, 6, 2)}, "no parameter 'blocks'"),
         ("mobilefacenet_scaled", {"depth": 0}, "depth must lie in"),
         ("mbf", {"scale": 1.5}, "scale must be a whole number"),
         ("mbf", {"scale": True}, "scale must be a whole number"),

@@ -46,7 +46,7 @@ def test_listing_the_backbones_imports_no_timm(monkeypatch):
         ({"model": "hf-hub:timm/resnet18.a1_in1k"}, "model must be a name"),
         ({"model": "local-dir:somewhere"}, "model must be a name"),
         ({"model": 18}, "model must be a name"),
-        ({"model": "resnet18", "img_size": 32}, "no argument 'img_size'"),
+        ({"model": "resnet18", "img_size": 32}, "no parameter 'img_size'"),
         ({"model": "resnet18", "input_size": 8}, "input_size must lie in"),
         ({"model": "dla34"}, "cannot be built for pictures of 112x112: RuntimeError"),
         ({"model": "maxvit_nano_rw_256"}, "must be divisible by window .*; choose another model"),
