@@ -53,6 +53,9 @@ unit: setup
 
 bench: setup
 	$(BIN)/python -m eval.bench.embed
+	$(BIN)/python -m eval.bench.loader
+	$(BIN)/python -m eval.bench.degrade
+	$(BIN)/python -m eval.bench.train_step
 
 format: setup
 	$(BIN)/ruff format .

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> None:
     from facerec.config import load_config
+    from facerec.dist import is_main
     from facerec.io import read_json, write_json
     from facerec.training.run import RESULT, train
     from facerec.training.settings import TrainSettings
@@ -39,6 +40,8 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = load_config(TrainSettings, arguments.config, arguments.overrides)
     folder = settings.run or Path("runs") / arguments.config.stem
     result = train(settings, folder)
+    if not is_main():
+        return
     values = result.values
     if result.was_finished:
         print(f"{folder} is finished; nothing was done")

@@ -182,6 +182,13 @@ class ShardedScores(Scores):
         """Return each own row's cosine with its own class (n_own,), detached."""
         return self.rows.target.detach()[_own_rows(self.counts), 0]
 
+    def target_logits(self) -> Tensor:
+        """Return each own row's logit of its own class (n_own,), detached."""
+        columns = self.rows.columns
+        place = columns.clamp_min(0)[:, None]
+        held = self.logits.detach().gather(1, place)[:, 0] * (columns >= 0)
+        return dist.sum_over_ranks(held)[_own_rows(self.counts)]
+
     def hardest_negative(self) -> tuple[Tensor, Tensor]:
         """Return (cosine (n_own,), class number (n_own,)) of the most similar other class."""
         others = self.rows.cosine.detach().masked_fill(self.rows.target_mask(), -torch.inf)

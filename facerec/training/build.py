@@ -297,11 +297,11 @@ def build_hooks(
         hooks.append(Averaging(settings.average, loader, settings.epochs, settings.channels_last))
     if type(loader.sampler).observe is not Sampler.observe:
         hooks.append(Feedback(loader.sampler))
-    log = None
+    log = Log(folder, settings.log_every_steps, settings.tensorboard, method)
+    hooks.append(log)
     if dist.is_main():
-        log = Log(folder, settings.log_every_steps, settings.tensorboard, method)
         total = settings.epochs * loader.steps_per_epoch * loader.batch_size
-        hooks += [log, ShowProgress(total)]
+        hooks.append(ShowProgress(total))
     check = settings.validation
     size = loader.dataset.input_size
     validators: list[Validator | PairValidator] = []

@@ -92,7 +92,8 @@ class ShowProgress(Hook):
 
     def after_step(self, state: TrainState, step: Step) -> None:
         """Count a batch."""
-        self._progress.advance(len(step.batch.labels), f"loss {float(step.loss):.3f}")
+        images = len(step.batch.labels) * dist.world_size()
+        self._progress.advance(images, f"loss {float(step.loss):.3f}")
 
     def close(self) -> None:
         """Close the bar."""
@@ -114,7 +115,7 @@ class Validate(Hook):
     def __init__(
         self,
         validators: Sequence[Validator | PairValidator],
-        log: Log | None,
+        log: Log,
         folder: Path,
         every_epochs: int,
         epochs: int,
@@ -133,7 +134,6 @@ class Validate(Hook):
         if dist.is_main():
             results = [v.run(state.deliverable(), state.device) for v in self.validators]
             score = results[0].score
-            assert self.log is not None
             named = {name: value for result in results for name, value in result.named().items()}
             self.log.write(state.step, {"epoch": epoch, **named})
         score = float(dist.broadcast_from_main(torch.tensor(score, dtype=torch.float64)))

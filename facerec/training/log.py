@@ -23,7 +23,9 @@ METRICS = "metrics.jsonl"
 class Log(Hook):
     """Means over the last steps as JSON lines and TensorBoard scalars.
 
-    On resuming, lines of steps after the checkpoint are removed: they will be made again.
+    On resuming, lines of steps after the checkpoint are removed: they will be made again. Under
+    torchrun every process needs one, since divided heads answer only all of them together; the
+    first one writes.
 
     Args:
         folder: run folder, for `metrics.jsonl` and `tensorboard/`.
@@ -51,6 +53,9 @@ class Log(Hook):
 
     def start(self, state: TrainState) -> None:
         """Open the outputs at the resumed step."""
+        self._reset()
+        if not dist.is_main():
+            return
         if self.path.exists():
             kept = [line for line in read_metrics(self.path) if line["step"] <= state.step]
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -62,7 +67,6 @@ class Log(Hook):
                 pass
             else:
                 self._board = SummaryWriter(str(self.board_folder), purge_step=state.step + 1)
-        self._reset()
 
     def after_step(self, state: TrainState, step: Step) -> None:
         """Add the step to the means; write them every `every_steps`."""
@@ -87,8 +91,9 @@ class Log(Hook):
             self.write(state.step, {"epoch": epoch, **found})
 
     def write(self, step: int, values: Mapping[str, float | int | bool]) -> None:
-        """Append one line, and one scalar a value under its own name."""
-        assert self._file is not None, "write comes after start"
+        """Append one line, and one scalar a value under its own name, in the first process."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if self._board is not None:

@@ -38,7 +38,7 @@ class TrainResult:
 
     Attributes:
         folder: the run folder.
-        values: plain values of `result.json`.
+        values: plain values of `result.json`; {} in all processes of torchrun but the first.
         was_finished: whether nothing was left to do.
     """
 
@@ -111,7 +111,8 @@ def _train(settings: TrainSettings, folder: Path) -> dict[str, Any]:
     fit(state, run.loader, settings, run.hooks, run.method, run.terms)
 
     best = folder / BEST
-    if not best.exists():
+    # One process looks and tells the others: the file appears while they would look themselves.
+    if dist.broadcast_from_main(torch.tensor(float(not best.exists()))):
         state.save(best)
     if not dist.is_main():
         return {}

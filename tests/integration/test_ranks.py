@@ -1,11 +1,14 @@
 """Training in two processes over gloo: the same weights as in one, and resumes across sizes."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -52,28 +55,37 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launch(folder, ranks, stop=0, head="dense"):
-    """Run the toy in `ranks` processes and return what its last checkpoint holds."""
+def start(code, arguments, ranks):
+    """Run Python code in `ranks` processes that know of each other, and wait for all."""
     port = str(free_port())
-    code = CODE.format(tests=str(ROOT / "tests" / "unit" / "training"))
-    folder.mkdir(exist_ok=True)
     running = []
     for rank in range(ranks):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(rank)}
         environment |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)}
-        command = [sys.executable, "-c", code, str(folder), str(stop), head]
+        command = [sys.executable, "-c", code, *arguments]
         running.append(
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         )
     said = [process.communicate(timeout=120)[1] for process in running]
     assert all(process.returncode == 0 for process in running), said
+
+
+def launch(folder, ranks, stop=0, head="dense"):
+    """Run the toy in `ranks` processes and return what its last checkpoint holds."""
+    folder.mkdir(exist_ok=True)
+    code = CODE.format(tests=str(ROOT / "tests" / "unit" / "training"))
+    start(code, [str(folder), str(stop), head], ranks)
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("alone"), 1)
+
+
 @pytest.mark.parametrize("head", ["dense", "shard"])
-def test_two_processes_train_as_one_does_and_resume_in_one(tmp_path, head):
-    alone = launch(tmp_path / "alone", 1)
+def test_two_processes_train_as_one_does_and_resume_in_one(alone, tmp_path, head):
     stopped = launch(tmp_path / "two", 2, stop=7, head=head)
     assert stopped["step"] == 7
     # Stopped with two processes inside the second epoch, finished by one.
@@ -89,3 +101,32 @@ def test_two_processes_train_as_one_does_and_resume_in_one(tmp_path, head):
     for key in momenta[0]:
         ours, theirs = (m[key]["momentum_buffer"] for m in momenta)
         assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_command_runs_in_two_processes_to_an_artefact(tmp_path):
+    """Divided classes, a sampler that learns, an average and validation: all must keep step."""
+    rng = np.random.default_rng(0)
+    for person in range(7):
+        pattern = cv2.resize(rng.integers(0, 256, (4, 4, 3)).astype(np.float32), (32, 32))
+        (tmp_path / "chips" / f"p{person}").mkdir(parents=True)
+        for number in range(6):
+            chip = np.clip(pattern + rng.normal(0, 25, (32, 32, 1)), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / "chips" / f"p{person}" / f"{number}.png"), chip)
+    run = tmp_path / "run"
+    arguments = [
+        str(ROOT / "configs" / "demo.yaml"),
+        "backbone.args={embedding_dim: 16, width: 0.25, blocks: [1, 1, 1, 1], input_size: 32}",
+        "head={name: cosface, params: {scale: 16}, partial: {shard: true}}",
+        "data.sampler={name: doppelganger, params: {k: 2}}",
+        *("average.kind=ema", "validation.holdout=0.3", "tensorboard=false", "device=cpu"),
+        *("epochs=2", "batch_size=8", "log_every_steps=1"),
+        *(f"data.folder={tmp_path / 'chips'}", f"run={run}"),
+    ]
+    code = f"import sys; from facerec.cli.train import main; sys.exit(main({arguments!r}))"
+    start(code, [], 2)
+    result = json.loads((run / "result.json").read_text())
+    assert result["processes"] == 2 and (run / "artefact" / "model.onnx").is_file()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [*range(1, result["steps"] + 1)]
+    head = torch.load(run / "last.ckpt", weights_only=True)["nets"][0]["head"]
+    assert head["head.weight"].shape == (5, 16)  # of all classes, though each process held some
