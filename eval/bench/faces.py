@@ -37,22 +37,16 @@ class Arm:
         group: arms of a group are compared with its first.
         overrides: `key=value` of facerec-train.
         chips: "aligned", or "all" for the unlabelled ones too, each a person of its own.
-        strangers: whether unlabelled chips are given to the run.
     """
 
     group: str
     overrides: tuple[str, ...] = ()
     chips: str = "aligned"
-    strangers: bool = False
 
 
 _NOISE = ("data.label_noise=0.3",)
 _PEERS = ("noise.name=coteaching", "noise.warmup_epochs=1", "noise.gradual_epochs=2")
-_DISTILL = (
-    "loss.distill.teacher={teacher}",
-    "loss.distill.cache={cache}",
-    "loss.distill.weight=10",
-)
+_DISTILL = ("loss.distill.teacher={teacher}", "loss.distill.cache={cache}")
 ARMS: dict[str, Arm] = {
     "arcface": Arm("heads"),
     "adamargin": Arm("heads", ("head={name: adamargin, params: {scale: 32}}",)),
@@ -76,10 +70,14 @@ ARMS: dict[str, Arm] = {
         "noise", (*_NOISE, "head.params.filter_cosine=0.4", "head.partial={sample_rate: 0.3}")
     ),
     "unknown_without": Arm("unknown"),
-    "unknown_uir": Arm("unknown", ("unlabelled.folder={strangers}",), strangers=True),
+    "unknown_uir": Arm("unknown", ("unlabelled.folder={strangers}", "unlabelled.quantile=0.2")),
     "taught_without": Arm("taught"),
-    "taught": Arm("taught", _DISTILL),
-    "taught_all_chips": Arm("taught", (*_DISTILL, "data.min_images=1"), chips="all"),
+    "taught": Arm("taught", (*_DISTILL, "loss.distill.weight=10")),
+    "taught_all_chips": Arm(
+        "taught",
+        (*_DISTILL, "loss.distill.weight=100", "data.min_images=1", "epochs=12"),
+        chips="all",
+    ),
 }
 # Arms that are the same recipe share their runs.
 _SAME = {"unknown_without": "arcface", "taught_without": "arcface"}

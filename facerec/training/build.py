@@ -146,6 +146,11 @@ def _refuse_unfit(settings: TrainSettings) -> None:
             "mining.name=importance needs all classes in one process, but head.partial.shard "
             "divides them; set one of the two otherwise"
         )
+    if strangers and settings.mining.name == "importance":
+        raise InputError(
+            "mining.name=importance draws labelled rows only, so unlabelled faces would never be "
+            "seen; set one of the two otherwise"
+        )
     sampled = settings.head.partial and not settings.head.partial.get("shard")
     if sampled and dist.world_size() > 1:
         raise InputError(

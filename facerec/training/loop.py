@@ -166,11 +166,8 @@ def fit(
                 labels = torch.from_numpy(batch.labels).to(state.device)
                 rows = method.draw(state, images, labels, half)
                 if rows is not None:
-                    batch, images, labels = (
-                        batch.take(rows.cpu().numpy()),
-                        images[rows],
-                        labels[rows],
-                    )
+                    images, labels = images[rows], labels[rows]
+                    batch = batch.take(rows.cpu().numpy())
                 passes = [net.forward(images, labels, half) for net in state.nets]
 
                 # Loss: rows count as the method says, extra losses are added.
@@ -184,9 +181,10 @@ def fit(
                 torch.autograd.backward(state.scaler.scale(total))
                 last = state.step + 1 == total_steps
                 if last or method.is_due(state, settings, loader.batch_size):
-                    for net in state.nets:
-                        net.update(state.scaler, len(labels), settings.optim.clip_norm)
-                    state.scaler.update()
+                    clip = settings.optim.clip_norm
+                    moved = [net.update(state.scaler, len(labels), clip) for net in state.nets]
+                    if any(moved):
+                        state.scaler.update()
                 state.step += 1
                 method.after_step(step)
                 hook.after_step(state, step)

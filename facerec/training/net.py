@@ -102,8 +102,10 @@ class Net:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
 
-    def update(self, scaler: torch.amp.GradScaler, nominal: int, clip_norm: float) -> None:
+    def update(self, scaler: torch.amp.GradScaler, nominal: int, clip_norm: float) -> bool:
         """Change the weights by the mean gradient over all pending rows of all processes.
+
+        Returns False, and changes nothing, where no row was pending.
 
         Every backward pass added the gradient of a sum of row losses divided by `nominal`.
 
@@ -117,7 +119,7 @@ class Net:
         self.pending = 0.0
         if rows <= 0:
             self.optimizer.zero_grad(set_to_none=True)
-            return
+            return False
         _share_gradients(trained)
         scaler.unscale_(self.optimizer)
         if rows != nominal:
@@ -127,6 +129,7 @@ class Net:
         scaler.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         _share_statistics(self.backbone)
+        return True
 
 
 def _share_gradients(parameters: list[nn.Parameter]) -> None:

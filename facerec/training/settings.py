@@ -142,7 +142,7 @@ class UnlabelledSettings(Section):
     rows: int = Field(default=32, ge=1)
     start_epochs: float = Field(default=2.0, ge=0)
     refresh_epochs: int = Field(default=1, ge=1)
-    quantile: float = Field(default=0.01, gt=0, lt=1)
+    quantile: float = Field(default=0.1, gt=0, lt=1)
     ceiling: float = Field(default=0.5, gt=0, le=1)
 
 

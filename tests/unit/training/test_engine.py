@@ -274,6 +274,9 @@ def test_a_checkpoint_of_another_method_is_refused(chip_folders, tmp_path):
         ({"loss": {"distill": {"weight": 1.0}}}, "loss.distill.teacher"),
         ({"data": {"sampler": {"name": "pkk"}}}, "did you mean 'pk'"),
         ({"head": {"partial": {"rate": 0.5}}}, "rate"),
+        ({"mining": {"name": "importance"}, "unlabelled": {"folder": "x"}}, "never be seen"),
+        ({"head": {"name": "softmax"}, "unlabelled": {"folder": "x"}}, "inner products"),
+        ({"head": {"partial": {"shard": True}}, "unlabelled": {"folder": "x"}}, "one process"),
     ],
 )
 def test_what_contradicts_itself_is_refused(chip_folders, tmp_path, changes, message):
