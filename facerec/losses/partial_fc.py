@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from facerec import dist
-from facerec.checks import InputError, check_one_of, check_range
+from facerec.checks import InputError, check_one_of, check_range, check_whole
 from facerec.losses.head import Head, Rows, Scores, promote
 from facerec.losses.sharding import (
     ShardedScores,
@@ -82,11 +82,11 @@ class PartialFC(nn.Module):
         super().__init__()
         check_range(sample_rate, "sample_rate", 1e-6, 1)
         check_one_of(sampling, "sampling", SAMPLINGS)
-        check_range(seed, "seed", 0, 2**63 - 1)
+        check_whole(seed, "seed", 0, 2**63 - 1)
         hard = sampling == "hard_prototypes"
         if hard:
-            check_range(neighbours, "neighbours", 1, head.num_classes - 1)
-            check_range(refresh_steps, "refresh_steps", 1, 1_000_000_000)
+            check_whole(neighbours, "neighbours", 1, head.num_classes - 1)
+            check_whole(refresh_steps, "refresh_steps", 1, 10**9)
             if sample_rate != 1:
                 raise InputError(
                     f"sample_rate must be 1 with sampling hard_prototypes, got {sample_rate}; "

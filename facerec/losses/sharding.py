@@ -105,22 +105,24 @@ def find_nearest_classes(own: Tensor, num_classes: int, sub_centers: int, count:
     """
     offset = shard_range(num_classes)[0]
     centres = normalize(own, dim=1, eps=SMALLEST_NORM)
-    classes = torch.arange(offset, offset + len(own) // sub_centers, device=own.device)
-    best = centres.new_empty(len(classes), 0)
-    nearest = classes.new_empty(len(classes), 0)
+    classes = len(own) // sub_centers
+    best = centres.new_empty(classes, 0)
+    nearest = torch.empty(classes, 0, dtype=torch.int64, device=own.device)
     for first, part in iter_shards(centres, num_classes):
         others = torch.arange(first, first + len(part) // sub_centers, device=own.device)
-        size = max(1, _BLOCK_VALUES // (len(part) * sub_centers))
-        found = []
-        for block in classes.split(size):
-            rows = slice((int(block[0]) - offset) * sub_centers, None)
-            block_centres = centres[rows][: len(block) * sub_centers]
-            cosine = pool_sub_centers(block_centres @ part.T, sub_centers)
-            cosine = cosine.view(len(block), sub_centers, -1).amax(dim=1)
-            cosine.masked_fill_(block[:, None] == others, -torch.inf)
-            found.append(cosine.topk(min(count, len(others)), dim=1))
-        best = torch.cat([best, *[torch.cat([value for value, _ in found])]], dim=1)
-        nearest = torch.cat([nearest, others[torch.cat([column for _, column in found])]], dim=1)
+        step = max(1, _BLOCK_VALUES // (len(part) * sub_centers))
+        values, columns = [], []
+        for start in range(0, classes, step):
+            block = centres[start * sub_centers : (start + step) * sub_centers]
+            cosine = pool_sub_centers(block @ part.T, sub_centers)
+            cosine = cosine.view(-1, sub_centers, len(others)).amax(dim=1)
+            itself = torch.arange(len(cosine), device=own.device) + start + offset
+            cosine.masked_fill_(itself[:, None] == others, -torch.inf)
+            value, column = cosine.topk(min(count, len(others)), dim=1)
+            values.append(value)
+            columns.append(column)
+        best = torch.cat([best, torch.cat(values)], dim=1)
+        nearest = torch.cat([nearest, others[torch.cat(columns)]], dim=1)
         best, order = best.topk(min(count, best.shape[1]), dim=1)
         nearest = nearest.gather(1, order)
     return nearest
@@ -133,13 +135,13 @@ def gather_with_gradient(rows: Tensor, counts: Sequence[int]) -> Tensor:
         rows: (n_own, ...).
         counts: rows of every rank.
     """
-    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherRows.apply(rows, counts)
     return gathered
 
 
 def sum_with_gradient(tensor: Tensor) -> Tensor:
     """Return the sum over ranks, of the same shape on each; differentiable."""
-    total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverRanks.apply(tensor)
     return total
 
 
@@ -151,7 +153,7 @@ def sharded_cross_entropy(logits: Tensor, columns: Tensor, counts: Sequence[int]
         columns: (n,) int64, where each row's own class stands here, -1 where another rank has it.
         counts: rows of every rank; n is their sum.
     """
-    losses: Tensor = _ShardedCrossEntropy.apply(logits, columns, counts)  # type: ignore[no-untyped-call]
+    losses: Tensor = _ShardedCrossEntropy.apply(logits, columns, counts)
     return losses
 
 
@@ -226,7 +228,7 @@ class _GatherRows(torch.autograd.Function):
         return dist.gather_rows(rows, list(counts))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return dist.sum_over_ranks(gradient)[_own_rows(ctx.counts)], None
 
@@ -239,7 +241,7 @@ class _SumOverRanks(torch.autograd.Function):
         return dist.sum_over_ranks(tensor)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return dist.sum_over_ranks(gradient)
 
@@ -254,14 +256,14 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         target = values.gather(1, columns.clamp_min(0)[:, None])[:, 0]
         target = torch.where(here, target, 0.0)
         values.exp_()
-        total, target = dist.sum_over_ranks(torch.stack([values.sum(dim=1), target]))
+        total, target = dist.sum_over_ranks(torch.stack([values.sum(dim=1), target])).unbind()
         ctx.counts = counts
         ctx.save_for_backward(values.div_(total[:, None]), columns)
         own = _own_rows(counts)
         return total[own].log() - target[own]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         # Each rank weighs its own rows; the columns here answer for the rows of all.
         probability, columns = ctx.saved_tensors

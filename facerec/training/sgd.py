@@ -9,80 +9,137 @@ import torch
 from torch import Tensor, nn
 
 from facerec import dist
+from facerec.checks import InputError
 
 
 class SGD(torch.optim.SGD):
     """torch's SGD, which moves only the rows that a sparse gradient names.
 
     Dense gradients are torch's own business, bit for bit. Of a parameter with a sparse gradient
-    the named rows alone get weight decay, momentum and an update; the others keep weight and
-    momentum, however long they are not sampled (METHODS section 11). A row seen for the first
-    time starts with its gradient as momentum, as torch's whole parameters do.
+    the named rows alone get weight decay, momentum and an update, as a dense parameter of these
+    rows would, also where their gradient is zero. The others keep weight and momentum however
+    long they are not sampled: momentum does not fade while a class is away (METHODS section 11).
+
+    The momentum of such a parameter is dense, begins as zeros, and lies in the state as
+    "momentum_buffer". A row seen for the first time thereby starts with its gradient as momentum,
+    as torch's whole parameters do; dampening, which torch leaves out in that first step, would
+    need to know which rows are new, and is refused. See torch.optim.SGD for the arguments.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Update dense parameters as torch does, then sampled rows alone."""
+        """Update dense parameters as torch does, then sampled rows alone.
+
+        Args:
+            closure: computes the loss and its gradients, which are then used; may be None.
+
+        Returns:
+            What the closure returned, None without one.
+
+        Raises:
+            InputError: a sparse gradient with dampening.
+        """
+        result = None
+        if closure is not None:
+            with torch.enable_grad():
+                result = closure()
         sparse = []
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.is_sparse:
                     sparse.append((group, parameter, parameter.grad.coalesce()))
-                    parameter.grad = None
-        result = super().step(closure)
-        for group, parameter, gradient in sparse:
-            self._update_rows(group, parameter, gradient)
-            parameter.grad = gradient
+                    parameter.grad = None  # not for torch
+        try:
+            super().step()
+            for group, parameter, gradient in sparse:
+                self._update_rows(group, parameter, gradient)
+        finally:
+            for _, parameter, gradient in sparse:
+                parameter.grad = gradient
         return result
 
     def _update_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        """Do to the rows of a coalesced gradient what torch does to a whole parameter."""
+        if group["dampening"]:
+            raise InputError(
+                f"dampening must be 0 for sampled classes, got {group['dampening']}; leave it out"
+            )
         rows = gradient.indices()[0]
-        change = gradient.values() + group["weight_decay"] * parameter[rows]
+        change = -gradient.values() if group["maximize"] else gradient.values()
+        weight = parameter.index_select(0, rows)
+        if group["weight_decay"]:
+            change = change.add(weight, alpha=group["weight_decay"])
         if group["momentum"]:
             state = self.state[parameter]
-            if "momentum_buffer" not in state:
+            if state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
-            # From zero, momentum * 0 + change is change: torch's first step, row by row.
-            change = group["momentum"] * state["momentum_buffer"][rows] + change
-            state["momentum_buffer"][rows] = change
-        parameter[rows] -= group["lr"] * change
+            momentum = state["momentum_buffer"].index_select(0, rows)
+            momentum.mul_(group["momentum"]).add_(change)
+            state["momentum_buffer"].index_copy_(0, rows, momentum)
+            nesterov = group["nesterov"]
+            change = change.add(momentum, alpha=group["momentum"]) if nesterov else momentum
+        parameter.index_copy_(0, rows, weight.add_(change, alpha=-float(group["lr"])))
 
 
+@torch.no_grad()
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: float) -> None:
-    """Multiply all gradients, dense and sparse, in place."""
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(factor)
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients down to a common norm of at most `max_norm`; return the norm before.
-
-    Classes that are divided among processes count with the gradients of all of them, so that
-    every process scales alike. Without such and without sparse gradients it is torch's
-    clip_grad_norm_ bit for bit.
+    """Multiply all gradients, dense and sparse, in place.
 
     Args:
         parameters: with or without gradient; sparse gradients are coalesced.
-        max_norm: above 0.
+        factor: any number.
     """
-    own = [p for p in parameters if p.grad is not None]
-    divided = [getattr(p, "facerec_sharded", False) for p in own]
-    if not any(divided) and not any(p.grad is not None and p.grad.is_sparse for p in own):
-        norm: Tensor = nn.utils.clip_grad_norm_(own, max_norm)
+    values = [_read_values(p) for p in parameters if p.grad is not None]
+    if values:
+        torch._foreach_mul_(values, factor)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients down to a common norm of at most `max_norm`.
+
+    Classes that are divided among processes count with the gradients of all of them, so that
+    every process scales alike; all of them must call it then. Without such and without sparse
+    gradients it is torch's clip_grad_norm_ bit for bit.
+
+    Args:
+        parameters: on one device, with or without gradient; sparse gradients are coalesced.
+        max_norm: above 0.
+
+    Returns:
+        The norm before, a scalar; not finite where a gradient is not.
+    """
+    every = list(parameters)
+    divided = [p for p in every if getattr(p, "facerec_sharded", False)]
+    owned = [p for p in every if p.grad is not None]
+    if not divided and not any(p.grad is not None and p.grad.is_sparse for p in owned):
+        norm: Tensor = nn.utils.clip_grad_norm_(owned, max_norm)
         return norm
-    squares = {False: torch.zeros(()), True: torch.zeros(())}
-    for parameter, elsewhere in zip(own, divided, strict=True):
-        gradient = parameter.grad
-        assert gradient is not None
-        if gradient.is_sparse:
-            gradient = parameter.grad = gradient.coalesce()
-            gradient = gradient.values()
-        square = torch.linalg.vector_norm(gradient, dtype=torch.float32) ** 2
-        squares[elsewhere] = squares[elsewhere].to(square.device) + square
-    if any(divided):
-        squares[True] = dist.sum_over_ranks(squares[True])
-    total = (squares[False].to(squares[True].device) + squares[True]).sqrt()
-    scale = float((max_norm / (total + 1e-6)).clamp(max=1.0))
-    scale_gradients(own, scale)
+    here = {id(p) for p in divided}
+    total = _sum_squares([p for p in owned if id(p) not in here], every[0].device)
+    if divided:
+        elsewhere = _sum_squares([p for p in owned if id(p) in here], every[0].device)
+        total = total + dist.sum_over_ranks(elsewhere)
+    total = total.sqrt()
+    values = [_read_values(p) for p in owned]
+    if values:
+        torch._foreach_mul_(values, (max_norm / (total + 1e-6)).clamp(max=1.0).to(values[0].dtype))
     return total
+
+
+def _sum_squares(parameters: list[nn.Parameter], device: torch.device) -> Tensor:
+    """Return the sum of all squared gradients, a float64 scalar: squares overflow float32."""
+    norms = [torch.linalg.vector_norm(_read_values(p)).double() for p in parameters]
+    if not norms:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    return torch.stack(norms).square().sum()
+
+
+def _read_values(parameter: nn.Parameter) -> Tensor:
+    """Return what of a gradient can be changed in place: the values of one that is sparse."""
+    gradient = parameter.grad
+    assert gradient is not None, "the caller passes parameters with a gradient"
+    if not gradient.is_sparse:
+        return gradient
+    parameter.grad = gradient.coalesce()
+    return parameter.grad.values()

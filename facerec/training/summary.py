@@ -14,11 +14,11 @@ from facerec.training.unlabelled import ADMISSION
 
 SUMMARY = "summary.html"
 _CURVES = (
-    ("Loss", "loss", ("loss",)),
-    ("Angles", "degrees", ("target_angle", "negative_angle")),
-    ("Embedding norm", "norm", ("norm",)),
-    ("Learning rate", "learning rate", ("lr",)),
-    ("Speed", "images a second", ("images_per_s",)),
+    ("Loss", "loss", {"loss": "loss"}),
+    ("Angles", "degrees", {"target_angle": "own class", "negative_angle": "nearest other class"}),
+    ("Embedding norm", "norm", {"norm": "norm"}),
+    ("Learning rate", "learning rate", {"lr": "learning rate"}),
+    ("Speed", "images a second", {"images_per_s": "images a second"}),
 )
 
 
@@ -40,7 +40,8 @@ def write_summary(folder: Path, settings: TrainSettings, result: Mapping[str, An
     lines = read_metrics(folder / METRICS)
     page = Page(f"Training {folder.resolve().name}", _describe(settings, result))
     page.heading("Result")
-    page.key_values({name.replace("_", " "): value for name, value in result.items()})
+    shown = {**result, "corrupt_chips": len(result["corrupt_chips"])}
+    page.key_values({name.replace("_", " "): value for name, value in shown.items()})
     _add_curves(page, lines)
     _add_validation(page, lines)
     _add_selection(page, lines)
@@ -72,7 +73,7 @@ def _add_curves(page: Any, lines: Sequence[Mapping[str, Any]]) -> None:
 
     page.heading("How it went")
     for title, label, names in _CURVES:
-        series = {name: _series(lines, name) for name in names}
+        series = {word: _series(lines, name) for name, word in names.items()}
         series = {name: xy for name, xy in series.items() if xy[0]}
         if not series:
             continue
