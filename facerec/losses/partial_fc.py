@@ -18,6 +18,7 @@ from facerec.losses.sharding import (
     shard_range,
     slice_shard,
     sum_with_gradient,
+    take_own_rows,
 )
 
 SAMPLINGS = ("random", "hard_prototypes")
@@ -167,10 +168,12 @@ class PartialFC(nn.Module):
                 labels = dist.gather_rows(labels, counts)
             chosen = self._choose_classes(labels) if self.sampled and self.training else None
             rows = self._build_rows(exact, labels, chosen)
+            # Statistics and penalties are of a rank's own rows, as where it holds all classes.
+            own = take_own_rows(rows, counts) if self.sharded else rows
             if self.training:
                 with torch.no_grad():
-                    self.head.observe(rows)
-            logits, penalty = self.head.transform(rows), self.head.penalty(rows)
+                    self.head.observe(own)
+            logits, penalty = self.head.transform(rows), self.head.penalty(own)
         if chosen is None:
             chosen = torch.arange(self.own_classes, device=labels.device)
         classes = chosen + self.first_class

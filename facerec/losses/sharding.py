@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from facerec import dist
 from facerec.checks import InputError
-from facerec.losses.head import SMALLEST_NORM, Scores, pool_sub_centers
+from facerec.losses.head import SMALLEST_NORM, Rows, Scores, pool_sub_centers
 
 _BLOCK_VALUES = 1 << 24
 
@@ -128,6 +128,18 @@ def find_nearest_classes(own: Tensor, num_classes: int, sub_centers: int, count:
     return nearest
 
 
+def take_own_rows(rows: Rows, counts: Sequence[int]) -> Rows:
+    """Return those rows of a batch of all ranks that are this rank's own.
+
+    Args:
+        rows: of all ranks.
+        counts: rows of every rank.
+    """
+    own = _own_rows(counts)
+    norms = None if rows.norms is None else rows.norms[own]
+    return Rows(rows.cosine[own], rows.target[own], rows.labels[own], rows.columns[own], norms)
+
+
 def gather_with_gradient(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Return the rows of all ranks (n, ...), in rank order; differentiable.
 
@@ -188,8 +200,8 @@ class ShardedScores(Scores):
         """Return each own row's logit of its own class (n_own,), detached."""
         columns = self.rows.columns
         place = columns.clamp_min(0)[:, None]
-        held = self.logits.detach().gather(1, place)[:, 0] * (columns >= 0)
-        return dist.sum_over_ranks(held)[_own_rows(self.counts)]
+        held = self.logits.detach().gather(1, place)[:, 0]
+        return dist.sum_over_ranks(torch.where(columns >= 0, held, 0.0))[_own_rows(self.counts)]
 
     def hardest_negative(self) -> tuple[Tensor, Tensor]:
         """Return (cosine (n_own,), class number (n_own,)) of the most similar other class."""

@@ -214,8 +214,9 @@ class PeerMethod(Method):
 
     Rows are ranked by their loss on the plain cosine: a margin makes hard clean rows look like
     noise. With tau "auto" the share of wrong labels is estimated at the end of the warm-up from
-    the cosine of every chip with its own class, and once more at each epoch until the estimate
-    is sure; till then every row counts.
+    how much nearer every chip is to its own class than to the nearest other, and once more at
+    each epoch until the estimate is sure; till then every row counts. The cosine with the own
+    class alone would not do: a softmax does not see it when all cosines drift together.
 
     Args:
         settings: schedule, mode and floor.
@@ -231,7 +232,7 @@ class PeerMethod(Method):
         self.total_epochs = total_epochs
         self.tau = None if settings.tau == "auto" else float(settings.tau)
         self._next_look = settings.warmup_epochs
-        self._cosines = np.full(len(chips), np.nan, np.float32)
+        self._gaps = np.full(len(chips), np.nan, np.float32)
         self._images = torch.from_numpy(np.bincount(chips.labels, minlength=1))
 
     def weigh(self, passes: Sequence[Pass], batch: Batch, epoch: float) -> Weighing:
@@ -275,23 +276,24 @@ class PeerMethod(Method):
         return bool(seen.min() >= batch_size * settings.optim.accumulate)
 
     def after_step(self, step: Step) -> None:
-        """Remember each chip's cosine with its own class while tau is not known."""
+        """Remember how much nearer each chip is to its own class while tau is not known."""
         if self.tau is None:
-            both = torch.stack([p.scores.target_cosine() for p in step.passes]).mean(dim=0)
-            self._cosines[step.batch.indices] = both.float().cpu().numpy()
+            gaps = [p.scores.target_cosine() - p.scores.hardest_negative()[0] for p in step.passes]
+            both = torch.stack(gaps).mean(dim=0)
+            self._gaps[step.batch.indices] = both.float().cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the estimate, and what it is made from until it is."""
-        cosines = torch.from_numpy(self._cosines) if self.tau is None else None
-        known = {"tau": self.tau, "next_look": self._next_look, "cosines": cosines}
+        gaps = torch.from_numpy(self._gaps) if self.tau is None else None
+        known = {"tau": self.tau, "next_look": self._next_look, "gaps": gaps}
         return {**super().state_dict(), **known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         super().load_state_dict(state)
         self.tau, self._next_look = state["tau"], float(state["next_look"])
-        if state["cosines"] is not None:
-            self._cosines = state["cosines"].numpy()
+        if state["gaps"] is not None:
+            self._gaps = state["gaps"].numpy()
 
     def report(self) -> dict[str, float]:
         """Return the selection, and the noise rate where it is known."""
@@ -299,8 +301,8 @@ class PeerMethod(Method):
         return {**found, "noise_rate": self.tau} if self.tau is not None else found
 
     def _estimate(self, epoch: float) -> None:
-        """Set tau if the chips' cosines tell it for sure, else look again in the next epoch."""
-        seen = torch.from_numpy(self._cosines[np.isfinite(self._cosines)])
+        """Set tau if the chips tell it for sure, else look again in the next epoch."""
+        seen = torch.from_numpy(self._gaps[np.isfinite(self._gaps)])
         estimate = estimate_noise_rate(dist.gather_rows(seen).numpy())
         if estimate.confident:
             self.tau = estimate.rate

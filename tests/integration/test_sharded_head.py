@@ -1,220 +1,191 @@
-"""Two gloo ranks that share the classes, against one process that holds them all.
+"""Two gloo ranks that share the classes, against one process that holds them all."""
 
-This file is the program of the ranks too: the fixture starts it twice, the tests read its answers.
-"""
-
-import contextlib
 import os
+import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from facerec import dist
-from facerec.losses import build_head
-from facerec.losses.partial_fc import PartialFC
-from facerec.losses.sharding import find_nearest_classes, slice_shard
-from facerec.training.sgd import SGD, clip_gradients
+from facerec.losses.sharding import find_nearest_classes
 
 ROOT = Path(__file__).resolve().parents[2]
-D = 6
-ROWS = (5, 3)  # of each rank
-# Name: head, its arguments, classes. 11 do not divide by two.
-CASES = {
-    "arcface": ("arcface", {}, 11),
-    "straight": ("arcface", {"grad": "straight_through"}, 11),
-    "cosface": ("cosface", {}, 10),
-    "filtered": ("arcface", {"filter_cosine": 0.2}, 11),
-    "sub-centres": ("subcenter", {"sub_centers": 3}, 11),
-    "curricular": ("curricularface", {}, 11),  # negatives depend on the target
-    "sv": ("sv_arcface", {}, 3),
-    "norm-led": ("magface", {"norm_low": 0.1, "norm_high": 4.0}, 11),
-    "statistics": ("adaface", {"mean": 2.0, "std": 1.0}, 11),
-    "inner products": ("softmax", {"bias": False}, 11),
-}
+PROGRAM = Path(__file__).with_name("sharded_ranks.py")
+TOOLS = SimpleNamespace(**runpy.run_path(str(PROGRAM)))
+# What a step says row by row.
+BY_ROW = ("losses", "plain", "target", "target logits", "negative", "embeddings")
+BY_CHOICE = ("negative class", "prediction", "plain prediction")
+TOLERANCE = 1e-12  # of the largest value: nothing but the order of sums differs
 
 
-def draw(c, dtype=torch.float64, seed=0):
-    """Return embeddings (8, d), labels and row weights of both ranks."""
-    generator = torch.Generator().manual_seed(seed)
-    embeddings = torch.randn(sum(ROWS), D, generator=generator, dtype=dtype)
-    labels = torch.randint(c, (sum(ROWS),), generator=generator)
-    weights = torch.rand(sum(ROWS), generator=generator, dtype=dtype)
-    return embeddings, labels, weights
-
-
-def build(name, options, c, dtype=torch.float64, **partial):
-    torch.manual_seed(0)
-    head = build_head(name, num_classes=c, embedding_dim=D, **options)
-    return PartialFC(head, **partial).to(dtype)
-
-
-def own_rows():
-    start = sum(ROWS[: dist.rank()])
-    return slice(start, start + ROWS[dist.rank()]) if dist.world_size() > 1 else slice(None)
-
-
-def run_step(head, c, dtype=torch.float64, seed=0):
-    """Return all that a step gives for the rows of this rank."""
-    rows = own_rows()
-    embeddings, labels, weights = (part[rows] for part in draw(c, dtype, seed))
-    embeddings = embeddings.clone().requires_grad_()
-    scores = head.score(embeddings, labels)
-    losses = scores.losses()
-    total = (weights * losses).sum()
-    if scores.penalty is not None:
-        total = total + scores.penalty * len(labels)
-    total.backward()
-    value, number = scores.hardest_negative()
-    gradient = head.head.weight.grad
-    return {
-        "losses": losses.detach(),
-        "plain": scores.plain_losses(),
-        "target": scores.target_cosine(),
-        "target logits": scores.target_logits(),
-        "negative": value,
-        "negative class": number,
-        "prediction": scores.predictions(),
-        "plain prediction": scores.predictions(margins=False),
-        "embeddings": embeddings.grad,
-        "weight": gradient.to_dense() if gradient.is_sparse else gradient,
-        "classes": torch.arange(c) if scores.classes is None else scores.classes,
-        "buffers": torch.stack([b.double() for b in head.head.buffers()] or [torch.zeros(1)]),
-    }
-
-
-@contextlib.contextmanager
-def one_process():
-    """Be the only process for a while, whatever torchrun said."""
-    before = {key: os.environ.pop(key, None) for key in ("RANK", "WORLD_SIZE")}
-    yield
-    os.environ.update({key: value for key, value in before.items() if value is not None})
-
-
-def train(head, optimizer, c, seeds):
-    for seed in seeds:
-        optimizer.zero_grad()
-        run_step(head, c, seed=seed)
-        clip_gradients(head.parameters(), 5.0)
-        optimizer.step()
-
-
-def start_training(c, **partial):
-    head = build("arcface", {}, c, **partial)
-    return head, SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
-
-
-def save(head, optimizer):
-    momentum = optimizer.state[head.head.weight]["momentum_buffer"]
-    return {key: value.clone() for key, value in head.full_state().items()}, head.gather(
-        momentum
-    ).clone()
-
-
-def load(head, optimizer, state, momentum):
-    head.load_full_state(state)
-    optimizer.state[head.head.weight]["momentum_buffer"] = head.slice(momentum).clone()
-
-
-def train_across_sizes(c, **partial):
-    """Two steps on two ranks, two on one, two on two: the whole state after each."""
-    head, optimizer = start_training(c, shard=True, **partial)
-    train(head, optimizer, c, (0, 1))
-    found = [save(head, optimizer)]
-    with one_process():
-        head, optimizer = start_training(c)
-        load(head, optimizer, *found[-1])
-        train(head, optimizer, c, (2, 3))
-        found.append(save(head, optimizer))
-    head, optimizer = start_training(c, shard=True, **partial)
-    load(head, optimizer, *found[-1])
-    train(head, optimizer, c, (4, 5))
-    return [*found, save(head, optimizer)]
-
-
-def sample(c):
-    """Return steps with sampled classes, and one of a rank that draws none of its own."""
-    head = build("arcface", {}, c, sample_rate=0.4, shard=True)
-    steps = [run_step(head, c, seed=seed) for seed in (0, 1)]
-    hard = build("arcface", {}, c, sampling="hard_prototypes", neighbours=2, shard=True)
-    mined = run_step(hard, c)
-    lone = build("arcface", {}, 4, sampling="hard_prototypes", neighbours=1, shard=True)
-    with torch.no_grad():  # classes 0 and 1 are neighbours, so the other rank has nothing near
-        whole = torch.eye(4, D, dtype=torch.float64)
-        whole[1, 0] = 1
-        lone.head.weight.copy_(lone.slice(whole))
-    scores = lone.score(torch.ones(2, D, dtype=torch.float64), torch.tensor([0, 1]))
-    scores.losses().sum().backward()
-    return {
-        "sampled": steps,
-        "mined": mined,
-        "nearest": hard.full_state()["nearest"],
-        "alone": scores.classes,
-        "alone losses": scores.losses().detach(),
-    }
-
-
-def try_collectives():
-    rank, device = dist.rank(), {"dtype": torch.float64}
-    part = torch.full((rank + 1, 2), float(rank), **device)
-    return {
-        "sum": dist.sum_over_ranks(torch.tensor(rank + 1)),
-        "mean": dist.mean_over_ranks(torch.tensor([1.0, float(rank)])),
-        "max": dist.max_over_ranks(torch.tensor([float(rank), -float(rank)])),
-        "unequal": dist.gather_rows(part),
-        "equal": dist.gather_rows(torch.tensor([rank, 7])),
-        "flags": dist.gather_rows(torch.tensor([rank == 0])),
-        "empty": dist.gather_rows(torch.ones(3 * rank, dtype=torch.bfloat16)),
-        "main": dist.broadcast_from_main(torch.tensor(rank)),
-        "second": dist.broadcast_from(torch.tensor(rank), 1),
-        "input": part,
-    }
-
-
-def work(folder):
-    """Be one of the ranks: write all answers to a file."""
-    torch.set_num_threads(1)
-    dist.start_process_group("cpu")
-    dist.start_process_group("cpu")  # as good as once
-    answers = {"collectives": try_collectives(), "steps": {}, "evaluation": {}}
-    for case, (name, options, c) in CASES.items():
-        head = build(name, options, c, shard=True)
-        answers["steps"][case] = run_step(head, c)
-        answers["evaluation"][case] = run_step(head.eval(), c)
-    single = build("arcface", {}, 11, torch.float32, shard=True)
-    answers["float32"] = run_step(single, 11, torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        answers["bfloat16"] = run_step(single, 11, torch.bfloat16)
-    answers["sharded"] = single.head.weight.facerec_sharded
-    answers["sampled"] = sample(11)
-    answers["trained"] = train_across_sizes(11)
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    parameter.facerec_sharded = True
-    parameter.grad = torch.tensor([3.0, 0]) if dist.rank() else None
-    answers["norms"] = [clip_gradients([parameter], 1.0), parameter.grad]
-    own = slice_shard(torch.randn(11, D, generator=torch.Generator().manual_seed(4)), 11)
-    answers["nearest"] = find_nearest_classes(own, 11, 1, 8)
-    dist.barrier()
-    torch.save(answers, Path(folder) / f"{dist.rank()}.pt")
-    dist.stop_process_group()
-    dist.stop_process_group()
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
+    """Return what each of two processes answered."""
     folder = tmp_path_factory.mktemp("ranks")
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
     running = []
-    with contextlib.closing(open_port()) as port:
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port.getsockname()[1])}
     for rank in range(2):
         environment = {**os.environ, **address, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment |= {"RANK": str(rank), "WORLD_SIZE": "2"}
-        command = [sys.executable, __file__, str(folder)]
+        command = [sys.executable, str(PROGRAM), str(folder)]
         running.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+            )
         )
     said = [process.communicate(timeout=120)[1] for process in running]
     assert all(process.returncode == 0 for process in running), said
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def join(ranks, *keys):
+    """Return one answer of both ranks, one below the other."""
+    for key in keys:
+        ranks = [answer[key] for answer in ranks]
+    return torch.cat(ranks)
+
+
+def is_close(found, expected, tolerance=TOLERANCE):
+    largest = max(1.0, float(expected.abs().max()))
+    return torch.allclose(found, expected, rtol=0, atol=tolerance * largest)
+
+
+def compare(ranks, expected, keys, tolerance=TOLERANCE):
+    for name in BY_ROW:
+        assert is_close(join(ranks, *keys, name), expected[name], tolerance), name
+    for name in BY_CHOICE:
+        assert torch.equal(join(ranks, *keys, name), expected[name]), name
+    assert is_close(join(ranks, *keys, "weight"), expected["weight"], tolerance)
+
+
+@pytest.mark.parametrize("mode", ["steps", "evaluation"])
+@pytest.mark.parametrize("case", TOOLS.CASES)
+def test_divided_classes_give_the_losses_and_gradients_of_one_process(ranks, case, mode):
+    name, options, c = TOOLS.CASES[case]
+    head = TOOLS.build(name, options, c)
+    expected = TOOLS.run_step(head, c)
+    if mode == "evaluation":  # after that step, as the ranks did; gradients add up
+        expected = TOOLS.run_step(head.eval(), c)
+    compare(ranks, expected, (mode, case))
+    assert torch.equal(join(ranks, mode, case, "classes"), torch.arange(c))
+    for rank in ranks:
+        assert is_close(rank[mode][case]["buffers"], expected["buffers"])
+
+
+def test_float32_agrees_to_a_millionth(ranks):
+    head = TOOLS.build("arcface", {}, 11, torch.float32)
+    expected = TOOLS.run_step(head, 11, torch.float32)
+    compare(ranks, expected, ("float32",), 1e-6)
+
+
+def test_half_precision_stays_finite(ranks):
+    for rank in ranks:
+        step = rank["bfloat16"]
+        assert step["losses"].dtype == torch.float32
+        assert all(step[name].isfinite().all() for name in (*BY_ROW, "weight"))
+
+
+def test_each_rank_says_that_its_classes_are_its_own(ranks):
+    assert [len(rank["float32"]["weight"]) for rank in ranks] == [6, 5]
+    assert all(rank["sharded"] is True for rank in ranks)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sampled_classes_hold_all_positives_and_keep_to_the_softmax(ranks, seed):
+    steps = [rank["sampled"]["sampled"][seed] for rank in ranks]
+    check_sampled(steps, seed)
+    # Two of 6 and two of 5, or the positives.
+    present = TOOLS.draw(11, seed=seed)[1].unique()
+    for step, low, high in zip(steps, (0, 6), (6, 11), strict=True):
+        positives = int(((present >= low) & (present < high)).sum())
+        assert len(step["classes"]) == max(2, positives)
+
+
+def check_sampled(steps, seed):
+    """Compare with a dense head that has the drawn classes only."""
+    labels = TOOLS.draw(11, seed=seed)[1]
+    classes = torch.cat([step["classes"] for step in steps])
+    assert torch.isin(labels, classes).all() and torch.equal(classes, classes.unique())
+    whole = TOOLS.build("arcface", {}, 11).head.weight.detach()
+    embeddings, _, weights = TOOLS.draw(11, seed=seed)
+    embeddings.requires_grad_()
+    small = TOOLS.build("arcface", {}, len(classes)).head
+    with torch.no_grad():
+        small.weight.copy_(whole[classes])
+    losses = small.score(embeddings, torch.searchsorted(classes, labels)).losses()
+    (weights * losses).sum().backward()
+    assert is_close(torch.cat([step["losses"] for step in steps]), losses.detach())
+    assert is_close(torch.cat([step["embeddings"] for step in steps]), embeddings.grad)
+    return torch.cat([step["weight"] for step in steps]), classes, small.weight.grad
+
+
+def test_sampled_rows_alone_get_the_gradient_of_all_ranks(ranks):
+    gradient, classes, expected = check_sampled(
+        [rank["sampled"]["sampled"][0] for rank in ranks], 0
+    )
+    assert is_close(gradient[classes], expected)
+    others = [number for number in range(11) if number not in classes.tolist()]
+    assert others and (gradient[others] == 0).all()
+
+
+def test_neighbours_are_found_among_the_classes_of_all_ranks(ranks):
+    steps = [rank["sampled"]["mined"] for rank in ranks]
+    check_sampled(steps, 0)
+    whole = TOOLS.build("arcface", {}, 11).head.weight.detach()
+    near = find_nearest_classes(whole, 11, 1, 2)
+    for rank in ranks:
+        assert torch.equal(rank["sampled"]["nearest"], near)
+    present = TOOLS.draw(11)[1].unique()
+    expected = torch.cat([present, near[present].flatten()]).unique()
+    assert torch.equal(torch.cat([step["classes"] for step in steps]), expected)
+
+
+def test_more_neighbours_than_a_rank_holds_are_found(ranks):
+    weight = torch.randn(11, TOOLS.D, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(join(ranks, "nearest"), find_nearest_classes(weight, 11, 1, 8))
+
+
+def test_a_rank_with_nothing_near_takes_its_first_class(ranks):
+    assert [rank["sampled"]["alone"].tolist() for rank in ranks] == [[0, 1], [2]]
+    assert all(rank["sampled"]["alone losses"].isfinite().all() for rank in ranks)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(ranks):
+    head, optimizer = TOOLS.start_training(11)
+    for rounds, seeds in enumerate([(0, 1), (2, 3), (4, 5)]):
+        TOOLS.train(head, optimizer, 11, seeds)
+        state, momentum = TOOLS.save(head, optimizer)
+        for rank in ranks:
+            theirs, their_momentum = rank["trained"][rounds]
+            assert theirs.keys() == state.keys()
+            for key in state:
+                assert is_close(theirs[key], state[key]), (rounds, key)
+            assert is_close(their_momentum, momentum)
+
+
+def test_all_ranks_clip_alike(ranks):
+    norms = [rank["norms"][0] for rank in ranks]
+    assert [float(norm) for norm in norms] == [3.0, 3.0]
+    assert ranks[0]["norms"][1] is None
+    assert torch.allclose(ranks[1]["norms"][1], torch.tensor([1.0, 0]))
+
+
+def test_collectives(ranks):
+    for rank, answer in enumerate(ranks):
+        found = answer["collectives"]
+        assert found["sum"] == 3 and found["main"] == 0 and found["second"] == 1
+        assert found["mean"].tolist() == [1, 0.5] and found["max"].tolist() == [1, 0]
+        assert found["unequal"].tolist() == [[0, 0], [1, 1], [1, 1]]
+        assert found["equal"].tolist() == [0, 7, 1, 7]
+        assert found["flags"].tolist() == [True, False]
+        assert found["empty"].tolist() == [1, 1, 1] and found["empty"].dtype == torch.bfloat16
+        assert torch.equal(found["input"], torch.full((rank + 1, 2), float(rank)).double())
