@@ -109,11 +109,10 @@ class PartialFC(nn.Module):
                 f"shard must be true where {dist.world_size()} processes sample classes, "
                 "got false; set it, or sample_rate=1 with sampling random"
             )
-        device = head.weight.device
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device=device))
+        step = torch.zeros((), dtype=torch.int64, device=head.weight.device)
+        self.register_buffer("step", step)
         # Filled at step 0, which is a refresh.
-        size = (self.own_classes, neighbours)
-        nearest = torch.zeros(size, dtype=torch.int64, device=device) if hard else None
+        nearest = step.new_zeros(self.own_classes, neighbours) if hard else None
         self.register_buffer("nearest", nearest)
 
     @property
@@ -197,10 +196,7 @@ class PartialFC(nn.Module):
         All ranks must call it. What is gathered lies on the CPU.
         """
         state: dict[str, Tensor] = self.state_dict()
-        return {
-            name: self.gather(value) if self._is_divided(name) else value
-            for name, value in state.items()
-        }
+        return {n: self.gather(v) if self._is_divided(n) else v for n, v in state.items()}
 
     def load_full_state(self, state: dict[str, Tensor]) -> None:
         """Load what `full_state` returned, on any number of processes.
@@ -209,12 +205,8 @@ class PartialFC(nn.Module):
             InputError: it was written for another number of classes.
             RuntimeError: names or shapes do not fit.
         """
-        self.load_state_dict(
-            {
-                name: self.slice(value) if self._is_divided(name) else value
-                for name, value in state.items()
-            }
-        )
+        own = {n: self.slice(v) if self._is_divided(n) else v for n, v in state.items()}
+        self.load_state_dict(own)
 
     def gather(self, own: Tensor) -> Tensor:
         """Return the rows of all classes from those of this rank's; all ranks must call it.
@@ -339,10 +331,9 @@ class PartialFC(nn.Module):
         return place.where(chosen[place] == local, -1)
 
     def _check_labels(self, embeddings: Tensor, labels: Tensor) -> None:
-        if labels.shape != embeddings.shape[:1]:
-            raise InputError(
-                f"labels must have shape ({len(embeddings)},), got {tuple(labels.shape)}"
-            )
+        shape = embeddings.shape[:1]
+        if labels.shape != shape:
+            raise InputError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
         # On an accelerator the look would stall the queue.
         if labels.device.type == "cpu" and labels.numel():
             low, high = int(labels.min()), int(labels.max())

@@ -13,7 +13,7 @@ from facerec.data.samplers import Sampler
 from facerec.io import write_json
 from facerec.progress import Progress
 from facerec.training.log import Log
-from facerec.training.loop import Hook, Step
+from facerec.training.loop import Hook, Step, may_save
 from facerec.training.state import TrainState
 from facerec.training.validation import PairValidator, Validator
 
@@ -158,15 +158,20 @@ class Checkpoint(Hook):
         self.path = folder / LAST
         self.every_steps = every_steps
         self.steps_per_epoch = steps_per_epoch
+        self._due = False
 
     def after_step(self, state: TrainState, step: Step) -> None:
-        """Save inside an epoch."""
-        if state.step % self.every_steps == 0 and state.step % self.steps_per_epoch:
+        """Save inside an epoch, at the first step that allows it."""
+        self._due |= state.step % self.every_steps == 0
+        if self._due and may_save(state) and state.step % self.steps_per_epoch:
             state.save(self.path)
+            self._due = False
 
     def after_epoch(self, state: TrainState, epoch: int) -> None:
         """Save at its end, its validation included."""
-        state.save(self.path)
+        self._due = not may_save(state)
+        if not self._due:
+            state.save(self.path)
 
     def interrupted(self, state: TrainState) -> None:
         """Save where the signal found us."""

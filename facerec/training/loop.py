@@ -188,7 +188,7 @@ def fit(
                 state.step += 1
                 method.after_step(step)
                 hook.after_step(state, step)
-                stopped = _agree(stop.is_set())
+                stopped = _agree(stop.is_set()) and may_save(state)
                 if stopped:
                     break
 
@@ -228,6 +228,15 @@ def add_losses(
                 parts[term.name] = value.detach()
         totals.append(total)
     return torch.stack(totals).sum(), parts
+
+
+def may_save(state: TrainState) -> bool:
+    """Return whether a checkpoint would be whole now.
+
+    Gradients that wait for an update are saved by one process, but those of several are not: they
+    save after an update, which comes to all of them at once.
+    """
+    return dist.world_size() == 1 or not any(net.pending for net in state.nets)
 
 
 def _agree(stop: bool) -> bool:

@@ -121,6 +121,8 @@ class Net:
             self.optimizer.zero_grad(set_to_none=True)
             return False
         _share_gradients(trained)
+        if scaler.is_enabled():
+            _share_overflow(trained)
         scaler.unscale_(self.optimizer)
         if rows != nominal:
             scale_gradients(trained, nominal / rows)
@@ -149,6 +151,19 @@ def _share_gradients(parameters: list[nn.Parameter]) -> None:
         size = parameter.numel()
         parameter.grad.copy_(summed[start : start + size].view_as(parameter))
         start += size
+
+
+def _share_overflow(parameters: list[nn.Parameter]) -> None:
+    """Let a float16 overflow in one process's classes skip the step in all of them."""
+    divided = [p.grad for p in parameters if getattr(p, "facerec_sharded", False)]
+    gradients = [gradient for gradient in divided if gradient is not None]
+    if not gradients:
+        return
+    values = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    overflow = torch.stack([(~value.isfinite()).any().float() for value in values]).amax()
+    if dist.sum_over_ranks(overflow) > 0:
+        for gradient in gradients:
+            gradient.mul_(torch.inf)
 
 
 def _share_statistics(backbone: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """The program of the ranks in test_sharded_head.py, and the steps both sides take."""
 
 import contextlib
+import functools
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from facerec import dist
 from facerec.losses import build_head
+from facerec.losses.margins import ArcFace
 from facerec.losses.partial_fc import PartialFC
 from facerec.losses.sharding import find_nearest_classes, slice_shard
 from facerec.training.sgd import SGD, clip_gradients
@@ -27,7 +29,18 @@ CASES = {
     "norm-led": ("magface", {"norm_low": 0.1, "norm_high": 4.0}, 11),
     "statistics": ("adaface", {"mean": 2.0, "std": 1.0}, 11),
     "inner products": ("softmax", {"bias": False}, 11),
+    "entangled": ("entangled", {}, 11),
 }
+
+
+class Entangled(ArcFace):
+    """Negatives and the penalty are differentiated through the target, on every rank."""
+
+    def modify_negatives(self, rows, shifted):
+        return rows.cosine * (1 + 0.3 * shifted)
+
+    def penalty(self, rows):
+        return (rows.target * rows.norms).mean()
 
 
 def draw(c, dtype=torch.float64, seed=0):
@@ -41,7 +54,8 @@ def draw(c, dtype=torch.float64, seed=0):
 
 def build(name, options, c, dtype=torch.float64, **partial):
     torch.manual_seed(0)
-    head = build_head(name, num_classes=c, embedding_dim=D, **options)
+    make = Entangled if name == "entangled" else functools.partial(build_head, name)
+    head = make(num_classes=c, embedding_dim=D, **options)
     return PartialFC(head, **partial).to(dtype)
 
 
