@@ -34,9 +34,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from facerec.config import load_config
     from facerec.dist import is_main
     from facerec.io import read_json, write_json
+    from facerec.training.memory import keep_freed_memory
     from facerec.training.run import RESULT, train
     from facerec.training.settings import TrainSettings
 
+    keep_freed_memory()
     settings = load_config(TrainSettings, arguments.config, arguments.overrides)
     folder = settings.run or Path("runs") / arguments.config.stem
     result = train(settings, folder)
