@@ -84,6 +84,8 @@ class PartialFC(nn.Module):
         check_range(sample_rate, "sample_rate", 1e-6, 1)
         check_one_of(sampling, "sampling", SAMPLINGS)
         check_whole(seed, "seed", 0, 2**63 - 1)
+        if not isinstance(shard, bool):  # any text would count as true
+            raise InputError(f"shard must be true or false, got {shard!r}")
         hard = sampling == "hard_prototypes"
         if hard:
             check_whole(neighbours, "neighbours", 1, head.num_classes - 1)

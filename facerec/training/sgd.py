@@ -23,7 +23,9 @@ class SGD(torch.optim.SGD):
     The momentum of such a parameter is dense, begins as zeros, and lies in the state as
     "momentum_buffer". A row seen for the first time thereby starts with its gradient as momentum,
     as torch's whole parameters do; dampening, which torch leaves out in that first step, would
-    need to know which rows are new, and is refused. See torch.optim.SGD for the arguments.
+    need to know which rows are new, and is refused with a sparse gradient. So is fused, where
+    torch leaves it to the step to undo the scale of float16 gradients. See torch.optim.SGD for
+    the arguments.
     """
 
     @torch.no_grad()
@@ -37,20 +39,24 @@ class SGD(torch.optim.SGD):
             What the closure returned, None without one.
 
         Raises:
-            InputError: a sparse gradient with dampening.
+            InputError: a sparse gradient with dampening or fused; nothing has moved then.
         """
         result = None
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
-        sparse = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    sparse.append((group, parameter, parameter.grad.coalesce()))
-                    parameter.grad = None  # not for torch
+        sparse = [
+            (group, parameter, parameter.grad.coalesce())
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and parameter.grad.is_sparse
+        ]
+        for group, _, _ in sparse:
+            _check_options(group)
+        for _, parameter, _ in sparse:
+            parameter.grad = None  # not for torch
         try:
-            super().step()
+            _step_without_hooks(self)
             for group, parameter, gradient in sparse:
                 self._update_rows(group, parameter, gradient)
         finally:
@@ -60,10 +66,6 @@ class SGD(torch.optim.SGD):
 
     def _update_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         """Do to the rows of a coalesced gradient what torch does to a whole parameter."""
-        if group["dampening"]:
-            raise InputError(
-                f"dampening must be 0 for sampled classes, got {group['dampening']}; leave it out"
-            )
         rows = gradient.indices()[0]
         change = -gradient.values() if group["maximize"] else gradient.values()
         weight = parameter.index_select(0, rows)
@@ -125,6 +127,23 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     if values:
         torch._foreach_mul_(values, (max_norm / (total + 1e-6)).clamp(max=1.0).to(values[0].dtype))
     return total
+
+
+def _check_options(group: dict[str, Any]) -> None:
+    """Raise InputError where a group's options mean nothing for sparse gradients."""
+    for name, neutral in (("dampening", 0), ("fused", False)):
+        if group[name]:
+            raise InputError(
+                f"{name} must be {neutral} for sampled classes, got {group[name]}; leave it out"
+            )
+
+
+def _step_without_hooks(optimizer: torch.optim.SGD) -> None:
+    """Take torch's own step; its hooks are called around ours already."""
+    step = torch.optim.SGD.step
+    # Once anybody has made a plain torch.optim.SGD, torch's step calls them too, and says so.
+    inner = getattr(step, "__wrapped__", step) if getattr(step, "hooked", False) else step
+    inner(optimizer)
 
 
 def _sum_squares(parameters: list[nn.Parameter], device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from facerec import dist
-from facerec.losses import build_head
+from facerec.losses import build_head, head_names
 from facerec.losses.margins import ArcFace
 from facerec.losses.partial_fc import PartialFC
 from facerec.losses.sharding import find_nearest_classes, slice_shard
@@ -17,19 +17,32 @@ from facerec.training.sgd import SGD, clip_gradients
 
 D = 6
 ROWS = (5, 3)  # of each rank
-# Name: head, its arguments, classes. 11 do not divide by two.
+LOPSIDED = (8, 0)
+EVALUATED = ("arcface", "magface", "curricularface", "sub-centres", "filtered")
+WHOLE = ("adacos", "adamargin", "adaptiveface", "negative_arcface", "npcface")  # cannot be divided
+ARGUMENTS = {
+    "adaface": {"mean": 2.0, "std": 1.0},
+    "magface": {"norm_low": 0.1, "norm_high": 4.0},
+    "softmax": {"bias": False},
+}
+# Name: head, its arguments, classes. Neither 7 nor 11 divide by two.
 CASES = {
-    "arcface": ("arcface", {}, 11),
+    **{name: (name, ARGUMENTS.get(name, {}), 7) for name in head_names() if name not in WHOLE},
     "straight": ("arcface", {"grad": "straight_through"}, 11),
-    "cosface": ("cosface", {}, 10),
+    "even": ("cosface", {}, 10),
     "filtered": ("arcface", {"filter_cosine": 0.2}, 11),
     "sub-centres": ("subcenter", {"sub_centers": 3}, 11),
-    "curricular": ("curricularface", {}, 11),  # negatives depend on the target
-    "sv": ("sv_arcface", {}, 3),
-    "norm-led": ("magface", {"norm_low": 0.1, "norm_high": 4.0}, 11),
-    "statistics": ("adaface", {"mean": 2.0, "std": 1.0}, 11),
-    "inner products": ("softmax", {"bias": False}, 11),
+    "few": ("sv_arcface", {}, 3),
     "entangled": ("entangled", {}, 11),
+}
+# Heads of which steps see some classes, and how those are chosen; 11 classes.
+RANDOM = {"sample_rate": 0.4}
+SAMPLED = {
+    "plain": ("arcface", {}, RANDOM),
+    "sub-centres": ("subcenter", {"sub_centers": 3}, RANDOM),
+    "filtered": ("arcface", {"filter_cosine": 0.2}, RANDOM),
+    "target-led": ("curricularface", {"t": 0.3}, RANDOM),
+    "mined": ("arcface", {}, {"sampling": "hard_prototypes", "neighbours": 2}),
 }
 
 
@@ -59,15 +72,14 @@ def build(name, options, c, dtype=torch.float64, **partial):
     return PartialFC(head, **partial).to(dtype)
 
 
-def own_rows():
-    start = sum(ROWS[: dist.rank()])
-    return slice(start, start + ROWS[dist.rank()]) if dist.world_size() > 1 else slice(None)
+def own_rows(rows):
+    start = sum(rows[: dist.rank()])
+    return slice(start, start + rows[dist.rank()]) if dist.world_size() > 1 else slice(None)
 
 
-def run_step(head, c, dtype=torch.float64, seed=0):
+def run_step(head, c, dtype=torch.float64, seed=0, rows=ROWS):
     """Return all that a step gives for the rows of this rank."""
-    rows = own_rows()
-    embeddings, labels, weights = (part[rows] for part in draw(c, dtype, seed))
+    embeddings, labels, weights = (part[own_rows(rows)] for part in draw(c, dtype, seed))
     embeddings = embeddings.clone().requires_grad_()
     scores = head.score(embeddings, labels)
     losses = scores.losses()
@@ -88,6 +100,7 @@ def run_step(head, c, dtype=torch.float64, seed=0):
         "plain prediction": scores.predictions(margins=False),
         "embeddings": embeddings.grad,
         "weight": gradient.to_dense() if gradient.is_sparse else gradient.clone(),
+        "penalty": torch.zeros(()) if scores.penalty is None else scores.penalty.detach(),
         "classes": torch.arange(c) if scores.classes is None else scores.classes,
         "buffers": torch.stack([b.double() for b in head.head.buffers()] or [torch.zeros(1)]),
     }
@@ -142,25 +155,52 @@ def train_across_sizes(c, **partial):
     return [*found, save(head, optimizer)]
 
 
-def sample(c):
-    """Return steps with sampled classes, and one of a rank that draws none of its own."""
-    head = build("arcface", {}, c, sample_rate=0.4, shard=True)
-    steps = [run_step(head, c, seed=seed) for seed in (0, 1)]
-    hard = build("arcface", {}, c, sampling="hard_prototypes", neighbours=2, shard=True)
-    mined = run_step(hard, c)
-    lone = build("arcface", {}, 4, sampling="hard_prototypes", neighbours=1, shard=True)
-    with torch.no_grad():  # classes 0 and 1 are neighbours, so the other rank has nothing near
+def resume(c, **partial):
+    """Sampled steps: all states, the classes drawn, and the end of a run that was stopped."""
+    head, optimizer = start_training(c, shard=True, **partial)
+    states, drawn = [], []
+    for seed in range(6):
+        optimizer.zero_grad()
+        drawn.append(run_step(head, c, seed=seed)["classes"])
+        optimizer.step()
+        states.append(save(head, optimizer))
+    other, its = start_training(c, shard=True, **partial)
+    with torch.no_grad():
+        other.head.weight.add_(1)
+    load(other, its, *states[2])
+    again = []
+    for seed in range(3, 6):
+        its.zero_grad()
+        again.append(run_step(other, c, seed=seed)["classes"])
+        its.step()
+    return {"states": states, "drawn": drawn, "again": again, "end": save(other, its)}
+
+
+def find_near(other, labels):
+    """Return (classes, losses) where classes 0 and `other` of 4 are neighbours."""
+    head = build("arcface", {}, 4, sampling="hard_prototypes", neighbours=1, shard=True)
+    with torch.no_grad():
         whole = torch.eye(4, D, dtype=torch.float64)
-        whole[1, 0] = 1
-        lone.head.weight.copy_(lone.slice(whole))
-    scores = lone.score(torch.ones(2, D, dtype=torch.float64), torch.tensor([0, 1]))
+        whole[other, 0] = 1
+        head.head.weight.copy_(head.slice(whole))
+    scores = head.score(torch.ones(2, D, dtype=torch.float64), torch.tensor(labels))
     scores.losses().sum().backward()
+    return scores.classes, scores.losses().detach()
+
+
+def sample(c):
+    """Return steps with sampled classes, and what is mined near and far."""
+    steps = {}
+    for case, (name, options, partial) in SAMPLED.items():
+        head = build(name, options, c, shard=True, **partial)
+        steps[case] = [run_step(head, c, seed=seed) for seed in (0, 1)]
+        steps[case].append(run_step(head, c, seed=2, rows=LOPSIDED))
     return {
-        "sampled": steps,
-        "mined": mined,
-        "nearest": hard.full_state()["nearest"],
-        "alone": scores.classes,
-        "alone losses": scores.losses().detach(),
+        "steps": steps,
+        "nearest": head.full_state()["nearest"],
+        "resumed": {kind: resume(c, **SAMPLED[kind][2]) for kind in ("plain", "mined")},
+        "near here": find_near(1, [0, 1]),
+        "near there": find_near(3, [0, 0]),
     }
 
 
@@ -172,6 +212,10 @@ def try_collectives():
         "mean": dist.mean_over_ranks(torch.tensor([1.0, float(rank)])),
         "max": dist.max_over_ranks(torch.tensor([float(rank), -float(rank)])),
         "unequal": dist.gather_rows(part),
+        "counts": dist.count_rows(rank + 1),
+        "known": dist.gather_rows(part, [1, 2]),
+        "strided": dist.gather_rows(torch.arange(6.0).reshape(2, 3).T + rank),
+        "none": dist.gather_rows(torch.ones(0, 4)),
         "equal": dist.gather_rows(torch.tensor([rank, 7])),
         "flags": dist.gather_rows(torch.tensor([rank == 0])),
         "empty": dist.gather_rows(torch.ones(3 * rank, dtype=torch.bfloat16)),
@@ -186,16 +230,23 @@ def work(folder):
     torch.set_num_threads(1)
     dist.start_process_group("cpu")
     dist.start_process_group("cpu")  # as good as once
-    answers = {"collectives": try_collectives(), "steps": {}, "evaluation": {}}
+    answers = {"collectives": try_collectives(), "steps": {}, "evaluation": {}, "lopsided": {}}
     for case, (name, options, c) in CASES.items():
         head = build(name, options, c, shard=True)
         answers["steps"][case] = run_step(head, c)
-        answers["evaluation"][case] = run_step(head.eval(), c)
+        if case in EVALUATED:
+            answers["evaluation"][case] = run_step(head.eval(), c)
+        head = build(name, options, c, shard=True)
+        answers["lopsided"][case] = run_step(head, c, rows=LOPSIDED)
     single = build("arcface", {}, 11, torch.float32, shard=True)
     answers["float32"] = run_step(single, 11, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         answers["bfloat16"] = run_step(single, 11, torch.bfloat16)
-    answers["sharded"] = single.head.weight.facerec_sharded
+    same = build("normface", {}, 7, shard=True)
+    with torch.no_grad():
+        same.head.weight.copy_(torch.eye(1, D).expand(same.own_classes, D))
+    answers["ties"] = run_step(same, 7)
+    answers["sharded"] = [h.head.weight.facerec_sharded for h in (single, single.double())]
     answers["sampled"] = sample(11)
     answers["trained"] = train_across_sizes(11)
     parameter = torch.nn.Parameter(torch.zeros(2))

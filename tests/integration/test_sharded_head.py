@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from facerec.checks import InputError
+from facerec.losses import head_names
 from facerec.losses.sharding import find_nearest_classes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +44,11 @@ def ranks(tmp_path_factory):
                 command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
             )
         )
-    said = [process.communicate(timeout=120)[1] for process in running]
+    try:
+        said = [process.communicate(timeout=60)[1] for process in running]
+    finally:  # a rank that waits for the other for ever must not outlive the test
+        for process in running:
+            process.kill()
     assert all(process.returncode == 0 for process in running), said
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
@@ -67,18 +73,38 @@ def compare(ranks, expected, keys, tolerance=TOLERANCE):
     assert is_close(join(ranks, *keys, "weight"), expected["weight"], tolerance)
 
 
-@pytest.mark.parametrize("mode", ["steps", "evaluation"])
-@pytest.mark.parametrize("case", TOOLS.CASES)
+@pytest.mark.parametrize(
+    ("mode", "case"),
+    [
+        *((mode, case) for mode in ("steps", "lopsided") for case in TOOLS.CASES),
+        *(("evaluation", case) for case in TOOLS.EVALUATED),
+    ],
+)
 def test_divided_classes_give_the_losses_and_gradients_of_one_process(ranks, case, mode):
     name, options, c = TOOLS.CASES[case]
     head = TOOLS.build(name, options, c)
     expected = TOOLS.run_step(head, c)
     if mode == "evaluation":  # after that step, as the ranks did; gradients add up
         expected = TOOLS.run_step(head.eval(), c)
+    # Lopsided: one rank has no rows.
     compare(ranks, expected, (mode, case))
     assert torch.equal(join(ranks, mode, case, "classes"), torch.arange(c))
     for rank in ranks:
         assert is_close(rank[mode][case]["buffers"], expected["buffers"])
+
+
+def test_a_rank_is_penalised_for_its_own_rows(ranks):
+    embeddings, labels, _ = TOOLS.draw(7)
+    head = TOOLS.build("magface", TOOLS.ARGUMENTS["magface"], 7)
+    for rank, rows in zip(ranks, (slice(0, 5), slice(5, 8)), strict=True):
+        expected = head.score(embeddings[rows], labels[rows]).penalty
+        assert torch.isclose(rank["steps"]["magface"]["penalty"], expected, rtol=1e-12)
+
+
+def test_of_equal_classes_on_all_ranks_the_lowest_counts(ranks):
+    labels = TOOLS.draw(7)[1]
+    assert (join(ranks, "ties", "prediction") == 0).all()
+    assert torch.equal(join(ranks, "ties", "negative class"), (labels == 0).long())
 
 
 def test_float32_agrees_to_a_millionth(ranks):
@@ -96,57 +122,93 @@ def test_half_precision_stays_finite(ranks):
 
 def test_each_rank_says_that_its_classes_are_its_own(ranks):
     assert [len(rank["float32"]["weight"]) for rank in ranks] == [6, 5]
-    assert all(rank["sharded"] is True for rank in ranks)
+    assert all(rank["sharded"] == [True, True] for rank in ranks)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sampled_classes_hold_all_positives_and_keep_to_the_softmax(ranks, seed):
-    steps = [rank["sampled"]["sampled"][seed] for rank in ranks]
-    check_sampled(steps, seed)
-    # Two of 6 and two of 5, or the positives.
+def test_every_head_is_divided_or_refused(monkeypatch):
+    tried = {name for name, _, _ in TOOLS.CASES.values()}
+    assert set(head_names()) <= tried | set(TOOLS.WHOLE)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in TOOLS.WHOLE:
+        with pytest.raises(InputError, match="shard must be false with the head"):
+            TOOLS.build(name, {}, 7, shard=True)
+
+
+def run_drawn(head, classes, **options):
+    """Take a step of one process with the classes that several drew."""
+    head._choose_classes = lambda labels: classes
+    return TOOLS.run_step(head, 11, **options)
+
+
+@pytest.mark.parametrize("case", TOOLS.SAMPLED)
+def test_sampled_steps_are_those_of_one_process_with_the_same_classes(ranks, case):
+    name, options, partial = TOOLS.SAMPLED[case]
+    head = TOOLS.build(name, options, 11, **partial)
+    for seed in range(3):  # in the last one a rank has no rows; gradients add up
+        keys = ("sampled", "steps", case, seed)
+        classes = join(ranks, *keys, "classes")
+        assert torch.isin(TOOLS.draw(11, seed=seed)[1], classes).all()
+        assert torch.equal(classes, classes.unique())
+        expected = run_drawn(head, classes, seed=seed)
+        compare(ranks, expected, keys)
+        assert all(
+            is_close(rank["sampled"]["steps"][case][seed]["buffers"], expected["buffers"])
+            for rank in ranks
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_rank_draws_its_share_or_the_positives(ranks, seed):
     present = TOOLS.draw(11, seed=seed)[1].unique()
-    for step, low, high in zip(steps, (0, 6), (6, 11), strict=True):
+    for rank, low, high in zip(ranks, (0, 6), (6, 11), strict=True):
+        classes = rank["sampled"]["steps"]["plain"][seed]["classes"]
         positives = int(((present >= low) & (present < high)).sum())
-        assert len(step["classes"]) == max(2, positives)
+        assert len(classes) == max(2, positives)  # two of 6 and two of 5
+        assert ((classes >= low) & (classes < high)).all()
 
 
-def check_sampled(steps, seed):
-    """Compare with a dense head that has the drawn classes only."""
-    labels = TOOLS.draw(11, seed=seed)[1]
-    classes = torch.cat([step["classes"] for step in steps])
-    assert torch.isin(labels, classes).all() and torch.equal(classes, classes.unique())
-    whole = TOOLS.build("arcface", {}, 11).head.weight.detach()
-    embeddings, _, weights = TOOLS.draw(11, seed=seed)
-    embeddings.requires_grad_()
-    small = TOOLS.build("arcface", {}, len(classes)).head
-    with torch.no_grad():
-        small.weight.copy_(whole[classes])
-    losses = small.score(embeddings, torch.searchsorted(classes, labels)).losses()
-    (weights * losses).sum().backward()
-    assert is_close(torch.cat([step["losses"] for step in steps]), losses.detach())
-    assert is_close(torch.cat([step["embeddings"] for step in steps]), embeddings.grad)
-    return torch.cat([step["weight"] for step in steps]), classes, small.weight.grad
+@pytest.mark.parametrize("kind", ["plain", "mined"])
+def test_sampled_training_moves_the_drawn_rows_as_one_process_does(ranks, kind):
+    partial = TOOLS.SAMPLED[kind][2]
+    head, optimizer = TOOLS.start_training(11, **partial)
+    before, momentum = head.head.weight.detach().clone(), torch.zeros(11, TOOLS.D).double()
+    rested = 0
+    for seed in range(6):
+        classes = torch.cat([rank["sampled"]["resumed"][kind]["drawn"][seed] for rank in ranks])
+        optimizer.zero_grad()
+        run_drawn(head, classes, seed=seed)
+        optimizer.step()
+        for rank in ranks:
+            state, its = rank["sampled"]["resumed"][kind]["states"][seed]
+            assert is_close(state["head.weight"], head.head.weight.detach())
+            assert is_close(its, TOOLS.save(head, optimizer)[1])
+        kept = torch.ones(11, dtype=torch.bool)
+        kept[classes] = False
+        assert torch.equal(state["head.weight"][kept], before[kept])
+        assert torch.equal(its[kept], momentum[kept])
+        rested += int(kept.sum())
+        before, momentum = state["head.weight"], its
+    assert rested > 0
 
 
-def test_sampled_rows_alone_get_the_gradient_of_all_ranks(ranks):
-    gradient, classes, expected = check_sampled(
-        [rank["sampled"]["sampled"][0] for rank in ranks], 0
-    )
-    assert is_close(gradient[classes], expected)
-    others = [number for number in range(11) if number not in classes.tolist()]
-    assert others and (gradient[others] == 0).all()
+@pytest.mark.parametrize("kind", ["plain", "mined"])
+def test_a_stopped_sampled_run_goes_on_as_if_it_had_not_been(ranks, kind):
+    for rank in ranks:
+        run = rank["sampled"]["resumed"][kind]
+        assert all(map(torch.equal, run["drawn"][3:], run["again"]))
+        state, momentum = run["states"][-1]
+        assert all(torch.equal(state[key], run["end"][0][key]) for key in state)
+        assert int(state["step"]) == 6 and torch.equal(momentum, run["end"][1])
 
 
 def test_neighbours_are_found_among_the_classes_of_all_ranks(ranks):
-    steps = [rank["sampled"]["mined"] for rank in ranks]
-    check_sampled(steps, 0)
     whole = TOOLS.build("arcface", {}, 11).head.weight.detach()
     near = find_nearest_classes(whole, 11, 1, 2)
     for rank in ranks:
         assert torch.equal(rank["sampled"]["nearest"], near)
     present = TOOLS.draw(11)[1].unique()
     expected = torch.cat([present, near[present].flatten()]).unique()
-    assert torch.equal(torch.cat([step["classes"] for step in steps]), expected)
+    assert torch.equal(join(ranks, "sampled", "steps", "mined", 0, "classes"), expected)
 
 
 def test_more_neighbours_than_a_rank_holds_are_found(ranks):
@@ -154,9 +216,16 @@ def test_more_neighbours_than_a_rank_holds_are_found(ranks):
     assert torch.equal(join(ranks, "nearest"), find_nearest_classes(weight, 11, 1, 8))
 
 
+def test_neighbours_of_one_rank_are_asked_of_the_other(ranks):
+    classes, losses = zip(*(rank["sampled"]["near there"] for rank in ranks), strict=True)
+    assert [numbers.tolist() for numbers in classes] == [[0], [3]]
+    assert all(values.isfinite().all() for values in losses)
+
+
 def test_a_rank_with_nothing_near_takes_its_first_class(ranks):
-    assert [rank["sampled"]["alone"].tolist() for rank in ranks] == [[0, 1], [2]]
-    assert all(rank["sampled"]["alone losses"].isfinite().all() for rank in ranks)
+    classes, losses = zip(*(rank["sampled"]["near here"] for rank in ranks), strict=True)
+    assert [numbers.tolist() for numbers in classes] == [[0, 1], [2]]
+    assert all(values.isfinite().all() for values in losses)
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(ranks):
@@ -185,6 +254,9 @@ def test_collectives(ranks):
         assert found["sum"] == 3 and found["main"] == 0 and found["second"] == 1
         assert found["mean"].tolist() == [1, 0.5] and found["max"].tolist() == [1, 0]
         assert found["unequal"].tolist() == [[0, 0], [1, 1], [1, 1]]
+        assert found["counts"] == [1, 2] and torch.equal(found["known"], found["unequal"])
+        assert found["strided"].tolist() == [[0, 3], [1, 4], [2, 5], [1, 4], [2, 5], [3, 6]]
+        assert found["none"].shape == (0, 4)
         assert found["equal"].tolist() == [0, 7, 1, 7]
         assert found["flags"].tolist() == [True, False]
         assert found["empty"].tolist() == [1, 1, 1] and found["empty"].dtype == torch.bfloat16

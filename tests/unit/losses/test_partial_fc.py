@@ -38,10 +38,16 @@ def test_all_classes_in_one_process_are_the_head_bit_for_bit(name):
     partial = build(name, shard=True)  # one process has nobody to share with
     theirs, ours = dense.score(embeddings, labels), partial.score(copy, labels)
     assert torch.equal(theirs.losses(), ours.losses()) and ours.classes is None
+    assert (theirs.penalty is None) == (ours.penalty is None)
     for scores in (theirs, ours):
-        scores.losses().sum().backward()
+        penalty = 0 if scores.penalty is None else scores.penalty
+        (scores.losses().sum() + penalty).backward()
     assert torch.equal(embeddings.grad, copy.grad)
-    assert torch.equal(dense.weight.grad, partial.head.weight.grad)
+    for parameter, same in zip(dense.parameters(), partial.head.parameters(), strict=True):
+        assert torch.equal(parameter.grad, same.grad)
+    # What the batch told running statistics.
+    for buffer, same in zip(dense.buffers(), partial.head.buffers(), strict=True):
+        assert torch.equal(buffer, same)
     assert int(partial.step) == 0 and not hasattr(partial.head.weight, "facerec_sharded")
 
 
@@ -124,6 +130,26 @@ def test_draws_depend_on_seed_and_step_alone():
     torch.manual_seed(99)
     assert draw(5) == first and draw(6) != first
     assert first[0] != first[1] != first[2]
+
+
+def test_ranks_of_equal_size_draw_other_classes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    drawn = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        head = build(sample_rate=0.3, shard=True)
+        drawn.append(head._draw_classes(torch.tensor([2])).tolist())
+    assert drawn[0] != drawn[1] and [len(classes) for classes in drawn] == [6, 6]
+
+
+def test_cosines_that_rounding_drives_past_one_give_angles():
+    partial = build(sample_rate=0.9)
+    embeddings = partial.head.weight.detach().clone().requires_grad_()
+    scores = partial.score(embeddings, torch.arange(C))
+    own = scores.rows.cosine.gather(1, scores.rows.columns[:, None])
+    assert own.max() > 1 >= scores.target_cosine().max()
+    scores.losses().sum().backward()
+    assert scores.losses().isfinite().all() and embeddings.grad.isfinite().all()
 
 
 def test_a_resumed_run_draws_as_the_whole_one():
@@ -215,6 +241,7 @@ def test_it_speaks_for_its_head():
         ({"sample_rate": 1.5}, "sample_rate must lie"),
         ({"sampling": "hard_prototype"}, "did you mean 'hard_prototypes'"),
         ({"seed": -1}, "seed must lie"),
+        ({"shard": "false"}, "shard must be true or false, got 'false'"),
         ({"sampling": "hard_prototypes", "neighbours": C}, r"neighbours must lie in \[1, 39\]"),
         ({"sampling": "hard_prototypes", "neighbours": 2.5}, "neighbours must be a whole number"),
         ({"sampling": "hard_prototypes", "refresh_steps": 0}, "refresh_steps must lie"),
@@ -235,9 +262,12 @@ def test_bad_arguments_are_named(arguments, message):
         ((2, D), [-1, 0], r"got -1"),
     ],
 )
-def test_bad_batches_are_named(shape, labels, message):
-    with pytest.raises(InputError, match=message):
-        build(sample_rate=0.5).score(torch.ones(shape), torch.tensor(labels))
+@pytest.mark.parametrize("shard", [False, True])
+def test_bad_batches_are_named(monkeypatch, shape, labels, message, shard):
+    monkeypatch.setenv("WORLD_SIZE", "2" if shard else "1")
+    head = build(sample_rate=0.5, shard=shard)
+    with pytest.raises(InputError, match=message):  # before any other process is asked
+        head.score(torch.ones(shape), torch.tensor(labels))
 
 
 @pytest.mark.parametrize(

@@ -142,13 +142,59 @@ def test_the_closure_is_called_once_and_its_gradients_count():
     assert torch.equal(parameter[0], before[0] - 1) and parameter.grad.is_sparse
 
 
-def test_dampening_is_refused_for_sampled_classes():
-    parameter = build()
-    optimizer = SGD([parameter], lr=1.0, momentum=0.9, dampening=0.5)
-    parameter.grad = sparse([0], torch.ones(1, D))
-    with pytest.raises(InputError, match=r"dampening must be 0 for sampled classes, got 0\.5"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dampening": 0.5}, r"dampening must be 0 for sampled classes, got 0\.5; leave it out"),
+        ({"fused": True}, "fused must be False for sampled classes, got True; leave it out"),
+    ],
+)
+def test_what_has_no_meaning_for_sampled_classes_is_refused_before_anything_moves(options, message):
+    dense, parameter = build(), build()
+    optimizer = SGD([dense, parameter], lr=1.0, momentum=0.9, **options)
+    dense.grad, parameter.grad = torch.ones(C, D), sparse([0], torch.ones(1, D))
+    with pytest.raises(InputError, match=message):
         optimizer.step()
-    assert parameter.grad.is_sparse  # as it was
+    assert parameter.grad.is_sparse and dense.grad is not None
+    assert torch.equal(dense, build()) and torch.equal(parameter, build())
+
+
+def test_groups_keep_their_options_and_kinds_do_not_mix():
+    """Two groups with a dense and a sparse parameter each, against four optimisers of one."""
+    options = [{"lr": 0.3, "momentum": 0.9}, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.2}]
+    together = [build() for _ in range(4)]
+    alone = [build() for _ in range(4)]
+    ours = SGD(
+        [{"params": together[:2], **options[0]}, {"params": together[2:], **options[1]}], lr=9.0
+    )
+    theirs = [
+        (SGD if number % 2 else torch.optim.SGD)([parameter], **options[number // 2])
+        for number, parameter in enumerate(alone)
+    ]
+    for seed in range(4):
+        for parameters in (together, alone):
+            torch.manual_seed(seed)
+            for number, parameter in enumerate(parameters):
+                drawn = sparse([seed, 5], torch.randn(2, D))
+                parameter.grad = drawn if number % 2 else torch.randn(C, D)
+        ours.step()
+        for optimizer in theirs:
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] *= 0.5
+        for group in ours.param_groups:
+            group["lr"] *= 0.5
+    assert all(map(torch.equal, together, alone))
+
+
+def test_hooks_are_called_once_and_see_the_gradient():
+    torch.optim.SGD([build()], lr=1.0)  # from now on torch's own step calls hooks as well
+    parameter, seen = build(), []
+    optimizer = SGD([parameter], lr=1.0)
+    optimizer.register_step_pre_hook(lambda its, *_: seen.append(parameter.grad is not None))
+    optimizer.register_step_post_hook(lambda its, *_: seen.append(parameter.grad is not None))
+    parameter.grad = sparse([0], torch.ones(1, D))
+    optimizer.step()
+    assert seen == [True, True]
 
 
 def test_gradients_are_scaled_whatever_their_kind():
