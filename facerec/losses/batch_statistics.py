@@ -1,8 +1,6 @@
 """Statistics of a training batch over all processes, and their running averages.
 
-Every rank has to call these together. Ranks may hold different numbers of rows, also none. Where
-ranks hold copies of one batch instead (a sharded PartialFC), means and medians are those of the
-batch, and the standard deviation is smaller by less than 1 / (2 n).
+Every rank has to call these together. Ranks may hold different numbers of rows, also none.
 """
 
 from __future__ import annotations
