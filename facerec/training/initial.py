@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 from facerec import dist
 from facerec.checks import InputError
 from facerec.data.chip_dataset import ChipDataset
+from facerec.losses.distill import average_classes
 from facerec.losses.partial_fc import PartialFC
 from facerec.models.sessions import load_backbone
 from facerec.models.weights import read_artefact
 from facerec.progress import Progress
 from facerec.training.net import Net
-from facerec.training.state import prepare_images
+from facerec.training.validation import iter_embeddings
 
-_BATCH = 128
 _SPREAD = 0.05
 
 
@@ -53,20 +54,17 @@ def set_centroids(net: Net, dataset: ChipDataset, device: torch.device, layout: 
         layout: whether pictures are channels_last.
     """
     head = net.head.head if isinstance(net.head, PartialFC) else net.head
-    classes, copies = head.num_classes, head.sub_centers
-    sums = torch.zeros(classes, head.embedding_dim)
-    training = net.backbone.training
-    net.backbone.eval()
-    rows = np.array_split(np.arange(len(dataset)), max(1, -(-len(dataset) // _BATCH)))
-    with torch.no_grad(), Progress("class centres", len(dataset), "chips") as progress:
-        for part in rows:
-            images = np.stack([dataset.read(row) for row in part.tolist()])
-            found = net.backbone(prepare_images(images, device, layout)).float().cpu()
-            labels = torch.from_numpy(dataset.chips.labels[part])
-            sums.index_add_(0, labels, nn.functional.normalize(found, dim=1))
-            progress.advance(len(part))
-    net.backbone.train(training)
-    centres = nn.functional.normalize(sums, dim=1).repeat_interleave(copies, dim=0)
+    labels, copies = torch.from_numpy(dataset.chips.labels), head.sub_centers
+    rows = np.arange(len(dataset))
+    with Progress("class centres", len(dataset), "chips") as progress:
+
+        def iter_labelled() -> Iterator[tuple[Tensor, Tensor]]:
+            for part, found in iter_embeddings(net.backbone, dataset, rows, device, layout):
+                progress.advance(len(part))
+                yield found.cpu(), labels[part]
+
+        centres = average_classes(iter_labelled(), head.num_classes)
+    centres = centres.repeat_interleave(copies, dim=0)
     if copies > 1:
         centres = centres + _SPREAD * torch.randn(centres.shape) / head.embedding_dim**0.5
     _fill(net, centres)

@@ -15,10 +15,10 @@ from facerec.io import write_json
 from facerec.losses.rejection import admit, calibrate_bound
 from facerec.training.loop import Hook
 from facerec.training.settings import UnlabelledSettings
-from facerec.training.state import TrainState, prepare_images
+from facerec.training.state import TrainState
+from facerec.training.validation import iter_embeddings
 
 ADMISSION = "admission.json"
-_BATCH = 128
 _CALIBRATION_CHIPS = 5000
 
 
@@ -62,8 +62,7 @@ class Admission(Hook):
             return
         step = -(-len(self.dataset) // _CALIBRATION_CHIPS)
         known = np.arange(0, len(self.dataset), step)
-        labels = self.dataset.chips.labels[known]
-        target = self._compare(state, self.dataset, known, labels)
+        target = self._compare(state, self.dataset, known, self.dataset.chips.labels)
         self.bound = calibrate_bound(target, settings.quantile, settings.ceiling)
         every = np.arange(len(self.stream.dataset))
         largest = self._compare(state, self.stream.dataset, every, None)
@@ -103,23 +102,19 @@ class Admission(Hook):
         rows: NDArray[np.int64],
         labels: NDArray[np.int64] | None,
     ) -> NDArray[np.float32]:
-        """Return cosines (n,) with the own centre, or with the nearest where labels is None."""
+        """Return cosines (n,) with the own centre, or with the nearest where labels is None.
+
+        `labels` are those of the whole dataset.
+        """
         net = state.nets[0]
+        layout = self.channels_last
         found = []
-        training = net.backbone.training
-        net.backbone.eval()
-        try:
-            for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
-                images = np.stack([dataset.read(row) for row in part.tolist()])
-                batch = prepare_images(images, state.device, self.channels_last)
-                cosine = net.compare_all(net.backbone(batch))
-                if labels is None:
-                    found.append(cosine.amax(dim=1))
-                else:
-                    own = torch.from_numpy(labels[start : start + _BATCH]).to(cosine.device)
-                    found.append(cosine.gather(1, own[:, None])[:, 0])
-        finally:
-            net.backbone.train(training)
+        for part, made in iter_embeddings(net.backbone, dataset, rows, state.device, layout):
+            cosine = net.compare_all(made)
+            if labels is None:
+                found.append(cosine.amax(dim=1))
+            else:
+                own = torch.from_numpy(labels[part]).to(cosine.device)
+                found.append(cosine.gather(1, own[:, None])[:, 0])
         joined: NDArray[np.float32] = torch.cat(found).float().cpu().numpy()
         return joined

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from facerec.data.bins import ChipPairs
 from facerec.data.chip_dataset import ChipDataset
@@ -162,18 +163,33 @@ def embed_chips(
     channels_last: bool,
 ) -> NDArray[np.float32]:
     """Return unit embeddings float32 (n, d) of chips; the backbone's mode is left as it was."""
-    training = backbone.training
-    backbone.eval()
-    parts = []
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH].tolist()
-                images = np.stack([dataset.read(row) for row in part])
-                batch = prepare_images(images, device, channels_last)
-                unit = nn.functional.normalize(backbone(batch).float(), dim=1)
-                parts.append(unit.cpu().numpy())
-    finally:
-        backbone.train(training)
+    parts = [
+        nn.functional.normalize(found.float(), dim=1).cpu().numpy()
+        for _, found in iter_embeddings(backbone, dataset, rows, device, channels_last)
+    ]
     embedded: NDArray[np.float32] = np.concatenate(parts)
     return embedded
+
+
+def iter_embeddings(
+    backbone: nn.Module,
+    dataset: ChipDataset,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    channels_last: bool,
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Yield (rows, raw embeddings (n, d) on the device) of chips, a batch at a time.
+
+    The net is asked as it is used, without gradient; its mode is left as it was.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            images = np.stack([dataset.read(row) for row in part.tolist()])
+            with torch.no_grad():
+                found = backbone(prepare_images(images, device, channels_last))
+            yield part, found
+    finally:
+        backbone.train(training)
