@@ -42,6 +42,7 @@ DEV = [
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
+    "timm",
     "types-PyYAML",
 ]
 

@@ -29,6 +29,7 @@ from facerec.models import build_backbone
 from facerec.models.cost import measure_cost
 from facerec.progress import Progress
 from facerec.provenance import versions
+from facerec.training.build import compile_backbone
 from facerec.training.loop import add_losses
 from facerec.training.memory import keep_freed_memory
 from facerec.training.method import Method
@@ -189,7 +190,7 @@ def build_our_step(
     head = build_head("arcface", num_classes=classes, embedding_dim=512).to(images.device)
     ours = Net(backbone, head, build_optimizer(OptimSettings(), backbone, head))
     if compiled:
-        ours.run = torch.compile(backbone)
+        ours.run = compile_backbone(backbone, images.device)
     ours.train()
     method = Method()
     scaler = torch.amp.GradScaler(enabled=False)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -285,7 +286,20 @@ def _compile(settings: TrainSettings, net: Net, loader: ChipLoader, device: torc
             return
         if device.type == "cpu" and shutil.which("g++") is None:
             return
-    net.run = torch.compile(net.backbone)
+    net.run = compile_backbone(net.backbone, device)
+
+
+def compile_backbone(backbone: nn.Module, device: torch.device) -> nn.Module:
+    """Return the compiled backbone, which shares its weights.
+
+    On a CPU the gradients of convolutions are held to channels_last: torch guesses their layout
+    from the weight's strides, which say nothing for a depth-wise one, and transposes every map.
+    """
+    options: dict[str, Any] = {}
+    if device.type == "cpu":
+        options["force_layout_optimization"] = True
+    # On a module, torch.compile returns a module; its stub promises less.
+    return cast(nn.Module, torch.compile(backbone, options=options or None))
 
 
 def build_hooks(

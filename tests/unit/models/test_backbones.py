@@ -4,10 +4,12 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from torch.nn.functional import normalize as unit
 
 from facerec.checks import InputError
 from facerec.models import backbone_names, build_backbone
+from facerec.models.mobilefacenet import StridedDepthwise
 from facerec.training.export import check_parity, write_graph
 
 TINY = {
@@ -214,3 +216,14 @@ def test_the_packages_load_no_torch_until_something_is_built():
 def test_blocks_must_be_four_counts(blocks):
     with pytest.raises(InputError, match="blocks must be four counts"):
         build_backbone("mobilefacenet", blocks=blocks)
+
+
+def test_a_strided_depthwise_convolution_is_float32_under_cpu_autocast() -> None:
+    conv = StridedDepthwise(4, 4, 3, 2, 1, groups=4, bias=False)
+    features = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(features)
+        half = nn.Conv2d(4, 4, 1)(features)
+    assert half.dtype == torch.bfloat16
+    assert out.dtype == torch.float32
+    assert torch.equal(out, conv(features))
