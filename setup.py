@@ -15,10 +15,11 @@ CORE = [
     "albumentations",
 ]
 BESIDE = [
+    "aiohttp>=3.11",
     "av",
     "jinja2",
     "matplotlib",
-    "numpy",
+    "numpy>=2",
     "onnx",
     "onnxruntime",
     "onnxscript",
@@ -65,7 +66,12 @@ setup(
         "eval": ["py.typed"],
     },
     install_requires=CORE + BESIDE,
-    extras_require={"dev": DEV, "timm": ["timm"]},
+    extras_require={
+        "dev": DEV,
+        "timm": ["timm"],
+        "ray": ["ray[default]"],
+        "cleanlab": ["cleanlab"],
+    },
     entry_points={
         "console_scripts": [
             "facerec = facerec.cli.main:main",
