@@ -1,39 +1,85 @@
 """Sources to a set: pictures through a detector to chips and a manifest, resumable, in parts.
 
-The source is only read. Pictures are taken in the source's order, a fixed number to a part; a part
-is published, whole and durable, after its chips. A killed run goes on behind the last part and
-ends with the same set as an undisturbed one.
+The source is only read. It is cut into parts, which are worked on here, in several processes or
+on a cluster, in any order; a part is published, whole and durable, after its chips. A killed run
+goes on with the parts that are missing and ends with the same set as an undisturbed one, whoever
+did the work.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
+from data_tools.ingest_manifest import (
+    check_faults,
+    count_manifest,
+    merge_parts,
+    read_progress,
+    remove_parts,
+)
+from data_tools.ingest_part import (
+    PartNotes,
+    PartTask,
+    give_up_part,
+    ingest_part,
+    name_part_file,
+)
 from data_tools.sets import SET_FORMAT, SetFolder, clear_leftovers, read_info, record_stage
-from facerec.checks import InputError, check_one_of, check_range
-from facerec.data.manifest import MANIFEST_SCHEMA, build_manifest
-from facerec.data.sources import Source, SourceItem, scan_source
-from facerec.detection import DetectedPicture, build_detector, hash_detector, iter_pictures
-from facerec.io import atomic_path, sha256_bytes, sync_file, sync_folder, write_json
+from data_tools.workers import Died, run_here, run_in_processes, run_on_ray
+from facerec.checks import InputError, check_one_of, check_range, check_whole
+from facerec.data.source_kinds import LABELLED_BY_COLUMN, open_parts
+from facerec.data.source_parts import Fault, SourcePlan
+from facerec.detection import build_detector, hash_detector
+from facerec.dist import cpu_count
+from facerec.io import write_json
 from facerec.progress import Progress
 from facerec.provenance import versions
 from facerec.structures import FACE_POLICIES, Detector
 
 CHIP_FORMATS = ("png", "jpg")
 PART_PICTURES = 1000
-_SECONDS_KEY = b"facerec.seconds"
-_ENCODING = {"png": [cv2.IMWRITE_PNG_COMPRESSION, 1], "jpg": [cv2.IMWRITE_JPEG_QUALITY, 95]}
+PART_BYTES = 1 << 30
+_LISTING = ".listing.parquet"  # of this run; a leftover of it is cleared like any temporary file
+_LEAST_FAULTS = 3
+_FAULT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work; the set does not depend on it.
+
+    Attributes:
+        workers: processes, at least 1; 1 without a cluster: this one. None on a cluster: as many
+            as it has room for.
+        ray: address of a Ray cluster, or "local"; None: none.
+        threads: that decode and detect in each, None: the cores shared out; 1 on a cluster.
+    """
+
+    workers: int | None = None
+    ray: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_whole(self.workers, "workers", 1, 4096)
+        if self.threads is not None:
+            check_whole(self.threads, "threads", 1, 1024)
+
+    @property
+    def abreast(self) -> int:
+        """How many parts are worked on at the same time, as far as is known."""
+        return self.workers or 1
+
+    def count_threads(self) -> int:
+        """Return the threads of each worker."""
+        if self.threads is not None:
+            return self.threads
+        return 1 if self.ray is not None else max(1, cpu_count() // self.abreast)
 
 
 def ingest(
@@ -44,60 +90,98 @@ def ingest(
     policy: str = "largest",
     kind: str = "auto",
     root: Path | None = None,
+    identity_column: str | None = None,
     chip_format: str = "png",
     threads: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    max_faults: int | None = None,
     part_pictures: int = PART_PICTURES,
+    part_bytes: int = PART_BYTES,
 ) -> dict[str, Any]:
     """Detect and align the faces of a source into the set folder `out`.
 
     Args:
-        source: a folder, a list or a picture: see `facerec.data.sources.scan_source`.
+        source: a folder, a list, a picture, or shards: see `facerec.data.source_kinds.open_parts`.
         out: the set folder; made if missing, gone on with if it was begun with these settings.
         detector: as for `facerec.detection.build_detector`.
         policy: which faces of a picture: "largest", "central" or "all".
-        kind: "folder", "list", "loose" or "auto".
+        kind: one of `facerec.data.source_kinds.SOURCE_KINDS`, or "auto".
         root: for a list, the folder its paths are relative to.
+        identity_column: for lists and shards, the column or field that names who is shown.
         chip_format: "png" keeps every pixel; "jpg" (quality 95) takes a quarter of the space.
-        threads: for decoding and detection, one a core when None.
-        part_pictures: pictures a part.
+        threads: for decoding and detection in each worker; the cores shared out when None.
+        workers: processes; see `Crew`.
+        ray: address of a Ray cluster, or "local"; source and `out` must lie on storage that all
+            its machines share.
+        max_faults: shards that may be damaged or missing before the run stops; a tenth of them,
+            at least 3, when None.
+        part_pictures: pictures a part, in sources whose pictures can be listed.
+        part_bytes: bytes a part in tar shards: a shard that is no bigger is one part.
 
     Returns:
-        The figures: pictures, faces, unusable, reasons, identities, seconds, already (whether all
-        had been done before).
+        The figures: rows, pictures, faces, unusable, reasons, identities, ignored, skipped (rows
+        of a source that say themselves that they hold no picture), faults (shard and reason of
+        each), seconds (each part's time divided by `workers`: the wall time, on a cluster the
+            workers' time together), already (whether all had been done before), settings.
 
     Raises:
-        InputError: see `scan_source` and `build_detector`; `out` lies in the source or holds
-            something else, a set of other settings, or is in use.
+        InputError: see `open_parts` and `build_detector`; `out` lies in the source or holds
+            something else, a set of other settings, or is in use; too much cannot be read.
+        MissingPackageError: `ray` is asked for and not installed.
     """
     check_one_of(policy, "face policy", FACE_POLICIES)
     check_one_of(chip_format, "chip format", CHIP_FORMATS)
     check_range(part_pictures, "part_pictures", 1, 1_000_000)
-    if threads is not None:
-        check_range(threads, "threads", 1, 1024)
+    check_range(part_bytes, "part_bytes", 1, 1 << 50)
+    if max_faults is not None:
+        check_whole(max_faults, "max_faults", 0, 1 << 31)
+    crew = Crew(workers, ray, threads)
+    source, out = Path(source), Path(out)
     _check_apart(source, out)
-    found = scan_source(source, kind, root)
-    _check_other(found.root, out)
+    found = open_parts(source, kind, root, identity_column)
+    if out.resolve() == found.root.resolve():
+        raise InputError(f"the set {out} must not be the folder of the source; take another")
     finder = build_detector(detector)
-    settings = {
-        **_describe_source(source, found),
+    settings: dict[str, Any] = {
         "detector": finder.name,
         "detector_sha256": hash_detector(detector, finder),
         "policy": policy,
         "chip_format": chip_format,
         "part_pictures": part_pictures,
     }
+    if found.kind in LABELLED_BY_COLUMN:
+        settings["identity_column"] = identity_column
     folder = SetFolder(out)
     _check_free(folder)
     with folder.lock("ingest"):
-        _begin(folder, settings)
-        already = folder.manifest.is_file()
-        if not already:
-            _write_parts(folder, found, finder, policy, chip_format, threads)
-            _merge_parts(folder)
-        figures = {**_count(folder), "ignored": found.ignored}
-        seconds = _record(folder, figures)
-        _remove_parts(folder)
-    return {**figures, "seconds": seconds, "already": already, "settings": settings}
+        for place in (folder.root, folder.parts):
+            clear_leftovers(place)
+        listing = folder.root / _LISTING
+        try:
+            plan = found.plan(listing, part_pictures, part_bytes)
+            del found  # with the table or the index that the listing was written from
+            settings = {**_describe_source(source, plan), **settings}
+            if plan.pictures is None:
+                settings["part_bytes"] = part_bytes
+            _begin(folder, settings)
+            already = folder.manifest.is_file()
+            if not already:
+                most = _bound_faults(plan, max_faults)
+                _write_parts(
+                    folder,
+                    plan,
+                    _build_task(plan, folder, detector, settings, crew),
+                    finder,
+                    crew,
+                    most,
+                )
+                merge_parts(folder, len(plan.parts))
+        finally:
+            listing.unlink(missing_ok=True)
+        figures = _record(folder, plan)
+        remove_parts(folder)
+    return {**figures, "already": already, "settings": settings}
 
 
 def _check_apart(source: Path, out: Path) -> None:
@@ -108,11 +192,6 @@ def _check_apart(source: Path, out: Path) -> None:
         raise InputError(
             f"the set {out} and its source {source} must lie apart: nothing is written to a source"
         )
-
-
-def _check_other(root: Path, out: Path) -> None:
-    if out.resolve() == root.resolve():
-        raise InputError(f"the set {out} must not be the folder of the source; take another")
 
 
 def _check_free(folder: SetFolder) -> None:
@@ -126,9 +205,19 @@ def _check_free(folder: SetFolder) -> None:
         )
 
 
+def _describe_source(source: Path, plan: SourcePlan) -> dict[str, Any]:
+    """Return what a later run of the same ingest must find again."""
+    amount = {"shards": plan.shards} if plan.pictures is None else {"pictures": plan.pictures}
+    return {
+        "source": str(source.resolve()),
+        "root": str(plan.root.resolve()),
+        "kind": plan.kind,
+        "listing": plan.listing,
+        **amount,
+    }
+
+
 def _begin(folder: SetFolder, settings: dict[str, Any]) -> None:
-    for place in (folder.root, folder.parts):
-        clear_leftovers(place)
     if not folder.info.is_file():
         head = {"format": SET_FORMAT, "settings": settings, "versions": versions(), "stages": []}
         write_json(folder.info, head)
@@ -140,185 +229,119 @@ def _begin(folder: SetFolder, settings: dict[str, Any]) -> None:
                 f"{folder.root} was begun with {name} {before.get(name)!r}, now it is {value!r}; "
                 "use the same settings or another folder"
             )
+    if not folder.manifest.is_file():
+        for leftover in folder.chips.glob("*/.*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
-def _describe_source(source: Path, found: Source) -> dict[str, Any]:
-    """Return what a later run of the same ingest must find again."""
-    return {
-        "source": str(source.resolve()),
-        "root": str(found.root.resolve()),
-        "kind": found.kind,
-        "listing": _hash_listing(found.items),
-        "pictures": len(found.items),
-    }
+def _bound_faults(plan: SourcePlan, max_faults: int | None) -> int:
+    if max_faults is not None:
+        return max_faults
+    return max(_LEAST_FAULTS, int(_FAULT_SHARE * (plan.shards or len(plan.parts))))
 
 
-def _hash_listing(items: list[SourceItem]) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(json.dumps([item.key, item.identity, item.split]).encode())
-    return digest.hexdigest()
+def _build_task(
+    plan: SourcePlan, folder: SetFolder, detector: str, settings: dict[str, Any], crew: Crew
+) -> functools.partial[PartTask]:
+    """Return what makes the task of a part."""
+    return functools.partial(
+        PartTask,
+        reader=plan.reader,
+        out=folder.root.resolve(),
+        source=plan.root.resolve().name,
+        detector=_resolve_detector(detector),
+        detector_sha256=settings["detector_sha256"],
+        policy=settings["policy"],
+        chip_format=settings["chip_format"],
+        threads=crew.count_threads(),
+        abreast=crew.abreast,
+    )
+
+
+def _resolve_detector(spec: str) -> str:
+    """Return a detector's name with its path made absolute: workers may stand elsewhere."""
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in ("annotations", "insightface"):
+        return f"{kind}:{Path(rest).expanduser().resolve()}"
+    return str(Path(spec).resolve()) if Path(spec).exists() and spec != "aligned" else spec
 
 
 def _write_parts(
     folder: SetFolder,
-    source: Source,
+    plan: SourcePlan,
+    build: functools.partial[PartTask],
     detector: Detector,
-    policy: str,
-    chip_format: str,
-    threads: int | None,
+    crew: Crew,
+    most: int,
 ) -> None:
-    """Write the parts that are missing."""
-    size = int(read_info(folder)["settings"]["part_pictures"])
-    done, _ = _read_progress(folder)
-    rest = source.items[done * size :]
-    pictures = iter_pictures(rest, detector, policy, threads)
-    with Progress("ingest", len(rest), "pictures") as progress:
-        for number in range(done, -(-len(source.items) // size)):
-            began = time.monotonic()
-            rows: list[dict[str, Any]] = []
-            chips: list[Path] = []
-            for picture in islice(pictures, size):
-                for row, chip in _write_picture(folder, picture, source, policy, chip_format):
-                    rows.append(row)
-                    chips.extend(chip)
-                progress.advance()
-            _sync_files(chips)
-            spent = time.monotonic() - began
-            _write_part(folder.parts / f"part-{number:05d}.parquet", rows, spent)
+    """Write the parts that are missing, and anew those in which something could not be read."""
+    before = read_progress(folder, len(plan.parts), again=True)
+    faults = [*plan.faults, *before.notes.faults]
+    check_faults(faults, plan.shards or len(plan.parts), most, str(plan.root))
+    pictures, done = before.notes.pictures, len(plan.parts) - len(before.missing)
+    left = None if plan.pictures is None else plan.pictures - pictures
+    tasks = (build(plan.parts[number]) for number in before.missing)
+    with Progress("ingest", left, "pictures") as progress:
+        for notes in _run(tasks, detector, crew, progress):
+            pictures, done = pictures + notes.pictures, done + 1
+            faults += notes.faults
+            check_faults(faults, plan.shards or len(plan.parts), most, str(plan.root))
+            progress.advance(0, f"part {done:,} of {len(plan.parts):,}")
+    if not pictures:
+        reason = f"; {faults[0].shard}: {faults[0].reason}" if faults else ""
+        raise InputError(f"source {plan.root} holds no picture that can be read{reason}")
 
 
-def _read_progress(folder: SetFolder) -> tuple[int, float]:
-    """Return how many parts are there, without a gap from the first, and the seconds they took."""
-    seconds, number = 0.0, 0
-    while (part := folder.parts / f"part-{number:05d}.parquet").is_file():
-        try:
-            metadata = pq.read_schema(part).metadata or {}
-        except Exception as error:  # whatever pyarrow says of a broken file
-            raise InputError(f"{part} is damaged; delete it and run again") from error
-        seconds += float(metadata.get(_SECONDS_KEY, b"0"))
-        number += 1
-    return number, seconds
+def _run(
+    tasks: Iterator[PartTask], detector: Detector, crew: Crew, progress: Progress
+) -> Iterator[PartNotes]:
+    """Yield the notes of parts as they are written, in any order."""
+    if crew.ray is not None:
+        outcomes = run_on_ray(ingest_part, tasks, crew.ray, crew.workers, crew.count_threads())
+    elif crew.abreast > 1:
+        outcomes = run_in_processes(ingest_part, tasks, crew.abreast)
+    else:
+        here = functools.partial(ingest_part, detector=detector, advance=progress.advance)
+        for _, notes in run_here(here, tasks):
+            assert not isinstance(notes, Died), "this process lives"
+            yield notes
+        return
+    with contextlib.closing(outcomes):
+        for task, outcome in outcomes:
+            if isinstance(outcome, Died):
+                outcome = give_up_part(task, outcome.reason)
+            elif not name_part_file(SetFolder(task.out), task.part.number).is_file():
+                raise InputError(
+                    f"part {task.part.number} was written by a worker, but not to {task.out} as "
+                    "seen here; the set folder must lie on storage that all machines share"
+                )
+            progress.advance(outcome.pictures)
+            yield outcome
 
 
-def _write_picture(
-    folder: SetFolder, picture: DetectedPicture, source: Source, policy: str, chip_format: str
-) -> Iterator[tuple[dict[str, Any], list[Path]]]:
-    """Write a picture's chips; yield its manifest rows, each with the chip files to be synced."""
-    item = picture.item
-    row = {
-        "path": item.key,
-        "identity": item.identity,
-        "source": source.root.resolve().name,
-        "split": item.split,
-        "sha256": picture.sha256,
-        "width": picture.width,
-        "height": picture.height,
-        "faces": picture.found,
-        "policy": policy,
-        "reason": picture.reason,
-    }
-    if not len(picture.chips):
-        yield row, []
-    for face, chip in enumerate(picture.chips):
-        name = f"{picture.image_id}-{face}"
-        file = _write_chip(folder.chips / name[:2], name, chip, chip_format)
-        yield (
-            {
-                **row,
-                "face": face,
-                "box": picture.faces.boxes[face],
-                "landmarks": picture.faces.landmarks[face],
-                "det_score": float(picture.faces.scores[face]),
-                "chip": file.relative_to(folder.root).as_posix(),
-            },
-            [file],
-        )
-
-
-def _write_chip(folder: Path, name: str, chip: NDArray[np.uint8], chip_format: str) -> Path:
-    """Write a chip and return its file.
-
-    The same bytes in two folders of the source share a chip. Where a side-car table gives them
-    other faces, the second chip takes a name of its own.
-    """
-    done, encoded = cv2.imencode(
-        f".{chip_format}", cv2.cvtColor(chip, cv2.COLOR_RGB2BGR), _ENCODING[chip_format]
-    )
-    assert done, "OpenCV encodes 112x112 chips"
-    data = encoded.tobytes()
-    file = folder / f"{name}.{chip_format}"
-    if file.is_file() and file.read_bytes() != data:
-        file = folder / f"{name}-{sha256_bytes(data)[:8]}.{chip_format}"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{file.name}.tmp"
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return file
-
-
-def _sync_files(files: Iterable[Path]) -> None:
-    """Flush a part's chips to disk before the part says that they are there."""
-    folders: set[Path] = set()
-    for file in files:
-        sync_file(file)
-        folders.add(file.parent)
-    for folder in sorted(folders):
-        sync_folder(folder)
-
-
-def _write_part(path: Path, rows: Iterable[Mapping[str, Any]], seconds: float) -> None:
-    table = build_manifest(rows)
-    metadata = {**(MANIFEST_SCHEMA.metadata or {}), _SECONDS_KEY: f"{seconds:.3f}".encode()}
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
-
-
-def _merge_parts(folder: SetFolder) -> None:
-    """Write the manifest from its parts, one part in memory at a time."""
-    parts = sorted(folder.parts.glob("part-*.parquet"))
-    with (
-        atomic_path(folder.manifest) as temporary,
-        pq.ParquetWriter(temporary, MANIFEST_SCHEMA, compression="zstd") as writer,
-    ):
-        for part in parts:
-            table = pq.read_table(part, partitioning=None)
-            writer.write_table(table.replace_schema_metadata(MANIFEST_SCHEMA.metadata))
-
-
-def _record(folder: SetFolder, figures: dict[str, Any]) -> float:
-    """Return the seconds that the ingest took over all its runs, entered in `set.json` once."""
-    for stage in read_info(folder)["stages"]:
-        if stage["stage"] == "ingest":
-            return float(stage["seconds"])
-    _, seconds = _read_progress(folder)
-    record_stage(folder, "ingest", seconds, count=figures["pictures"], unit="pictures")
-    return seconds
-
-
-def _remove_parts(folder: SetFolder) -> None:
-    for part in folder.parts.glob("part-*.parquet"):
-        part.unlink()
-    if folder.parts.is_dir():
-        folder.parts.rmdir()
-
-
-def _count(folder: SetFolder) -> dict[str, Any]:
-    """Return the figures of a manifest, read column by column."""
-    table = pq.read_table(folder.manifest, columns=["path", "identity", "reason"])
-    reasons: dict[str, int] = {}
-    for reason in table["reason"].to_pylist():
-        if reason:
-            reasons[reason] = reasons.get(reason, 0) + 1
-    unusable = sum(reasons.values())
+def _record(folder: SetFolder, plan: SourcePlan) -> dict[str, Any]:
+    """Return the figures of the ingest over all its runs, entered in `set.json` once."""
+    figures = count_manifest(folder)
+    stage = next((s for s in read_info(folder)["stages"] if s["stage"] == "ingest"), None)
+    if stage is None:
+        notes = read_progress(folder, len(plan.parts)).notes
+        faults = [_describe_fault(fault) for fault in (*plan.faults, *notes.faults)]
+        # The stage last: it says that the rest is there.
+        write_json(folder.info, {**read_info(folder), "faults": faults})
+        stage = {"skipped": notes.skipped, "ignored": plan.ignored + notes.ignored}
+        seconds = round(notes.seconds, 3)
+        record_stage(folder, "ingest", seconds, count=figures["pictures"], unit="pictures", **stage)
+        stage["seconds"] = seconds
     return {
-        "rows": table.num_rows,
-        "pictures": len(set(table["path"].to_pylist())),
-        "faces": table.num_rows - unusable,
-        "unusable": unusable,
-        "reasons": dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))),
-        "identities": len(set(table["identity"].to_pylist()) - {""}),
+        **figures,
+        "ignored": stage.get("ignored", plan.ignored),
+        "skipped": stage.get("skipped", 0),
+        "faults": read_info(folder).get("faults", []),
+        "seconds": float(stage["seconds"]),
     }
+
+
+def _describe_fault(fault: Fault) -> dict[str, str]:
+    """Return a fault for a JSON file, names that are no UTF-8 made printable."""
+    texts = (text.encode("utf-8", "backslashreplace").decode() for text in fault)
+    return dict(zip(("shard", "reason"), texts, strict=True))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_one_of
 from facerec.data.align import CHIP_SIZE, align_faces
-from facerec.data.images import UnreadableImageError, decode_image, read_bytes
+from facerec.data.images import UnreadableImageError, decode_image
 from facerec.data.sources import SourceItem
 from facerec.dist import cpu_count
 from facerec.io import sha256_bytes
@@ -64,7 +64,7 @@ def detect_picture(
     """Return what one picture gives; whatever is wrong with it comes out as `reason`."""
     sha256, width, height = "", 0, 0
     try:
-        data = read_bytes(item.path)
+        data = item.read_bytes()
         sha256 = sha256_bytes(data)
         image = decode_image(data, item.key)
         height, width = image.shape[:2]

@@ -152,10 +152,12 @@ def test_side_car_faces_of_equal_bytes_get_chips_of_their_own(source, tmp_path):
 
 
 KILLED = """
-import os, signal, sys
-import data_tools.ingest as module
+import importlib, os, signal, sys
 from pathlib import Path
-name, call, after = sys.argv[3], int(sys.argv[4]), sys.argv[5] == "after"
+from data_tools.ingest import ingest
+place, call, after = sys.argv[3], int(sys.argv[4]), sys.argv[5] == "after"
+name = place.rpartition(".")[2]
+module = importlib.import_module("data_tools." + place.rpartition(".")[0])
 real, calls = getattr(module, name), [0]
 def dying(*arguments, **named):
     calls[0] += 1
@@ -166,16 +168,16 @@ def dying(*arguments, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 setattr(module, name, dying)
-module.ingest(Path(sys.argv[1]), Path(sys.argv[2]), "aligned", part_pictures=4)
+ingest(Path(sys.argv[1]), Path(sys.argv[2]), "aligned", part_pictures=4)
 """
 
 
 @pytest.mark.parametrize(
     ("where", "call", "when"),
     [
-        ("_write_chip", 7, "after"),
-        ("_write_part", 3, "before"),
-        ("_merge_parts", 1, "after"),
+        ("ingest_part._write_chip", 7, "after"),
+        ("ingest_part._write_part", 3, "before"),
+        ("ingest.merge_parts", 1, "after"),
     ],
 )
 def test_kill_9_then_the_same_command_gives_the_undisturbed_set(
@@ -187,7 +189,7 @@ def test_kill_9_then_the_same_command_gives_the_undisturbed_set(
     done = subprocess.run(arguments, env=environment, capture_output=True, timeout=60)
     assert done.returncode == -9, done.stderr.decode()
     parts = len(list((out / "parts").glob("part-*.parquet")))
-    if where != "_merge_parts":
+    if where != "ingest.merge_parts":
         with pytest.raises(InputError, match="not ingested to its end"):
             open_set(out)
         (out / ".manifest.abc.parquet").write_bytes(b"torn")
