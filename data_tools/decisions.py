@@ -1,93 +1,136 @@
 """The decision log: append-only rounds, crash-safe, replayed on the manifest to give the clean set.
 
-`decisions.jsonl` holds one decision a line; a round ends with one line that says how many there
-were, and counts only with it. What a killed writer left behind the last such line is ignored, and
-cut off before the next round is written. An undo is a line too: nothing is ever rewritten.
+`decisions.jsonl` holds events: a round committed, with the sha256 of its file; an undo; an erasure.
+A round's decisions lie in an immutable Parquet file of their own, `decisions/round-0001.parquet`,
+written before the event and of no effect without it. Undone rounds stay, and numbers are never used
+again. Only an erasure writes a round anew, without the rows of the person who is erased.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from data_tools.log_events import append_event, read_events
+from data_tools.log_rows import (
+    ACTIONS,
+    DECISION_SCHEMA,
+    OUT_ACTIONS,
+    RENAMED,
+    REVIEW,
+    Decision,
+    build_decisions,
+    check_decisions,
+    count_values,
+)
+from data_tools.log_state import apply_fates, find_fates, find_last
+from data_tools.sets import clear_leftovers
 from facerec.checks import InputError
-from facerec.io import sync_folder
+from facerec.io import atomic_path, sha256_file
 
-ACTIONS = ("keep", "drop", "restore")
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One row's fate in one round.
-
-    Attributes:
-        image_id: first 16 hex digits of the picture's sha256.
-        path: of the picture in its source; with `face` the key of the manifest's row.
-        face: number of the face in the picture.
-        round: from 1.
-        check: what decided.
-        action: "keep", "drop" or "restore".
-        from_identity: before; None for a row that was dropped before.
-        to_identity: after; None for a dropped row.
-        score: the check's score, None where it had none.
-        threshold: what the score was held against, None where nothing was.
-        model: hash of the model that scored, "" for none.
-        reason: a short phrase.
-    """
-
-    image_id: str
-    path: str
-    face: int
-    round: int
-    check: str
-    action: str
-    from_identity: str | None
-    to_identity: str | None
-    score: float | None
-    threshold: float | None
-    model: str
-    reason: str
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """(path, face): which manifest row it is about."""
-        return (self.path, self.face)
+__all__ = [
+    "ACTIONS",
+    "DECISION_SCHEMA",
+    "OUT_ACTIONS",
+    "REVIEW",
+    "Decision",
+    "Log",
+    "Round",
+    "append_round",
+    "build_decisions",
+    "find_dropped",
+    "find_pinned",
+    "read_log",
+    "replay",
+    "undo_from",
+    "undo_last",
+]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Round:
     """A committed round of the log.
 
     Attributes:
         number: from 1; numbers are never used again.
-        decisions: in the order written; rows that changed, in the first round all rows.
+        file: the Parquet file of its decisions.
+        sha256: of that file.
+        rows: decisions in it; in the first round all rows of the manifest, then those that changed.
         summary: what the round recorded of itself.
-        undone: whether a later line took it back.
+        counts: rows by check and by action: {"check": {name: rows}, "action": {name: rows}}.
+        before: numbers of the rounds that counted when it was committed.
+        undone: whether a later event took it back.
     """
 
     number: int
-    decisions: list[Decision]
+    file: Path
+    sha256: str
+    rows: int
     summary: dict[str, Any]
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    before: tuple[int, ...] = ()
     undone: bool = False
+    _verified: bool = field(default=False, repr=False)
+
+    def read(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
+        """Return the decisions as a table.
+
+        Args:
+            columns: of `DECISION_SCHEMA`, all when None.
+            where: a pyarrow expression that picks rows; only what may fit it is read.
+
+        Raises:
+            InputError: the file is missing, or is not the one that was committed.
+        """
+        self.verify()
+        names = None if columns is None else list(columns)
+        return pq.read_table(self.file, columns=names, filters=where, partitioning=None)
+
+    def verify(self) -> None:
+        """Hold the file against its hash, once.
+
+        Raises:
+            InputError: it is missing or another one.
+        """
+        if self._verified:
+            return
+        if not self.file.is_file():
+            raise InputError(
+                f"{self.file} of round {self.number} is missing; restore it from a copy"
+            )
+        if (found := sha256_file(self.file)) != self.sha256:
+            raise InputError(
+                f"{self.file} is damaged or swapped: its sha256 is {found[:16]}…, round "
+                f"{self.number} was logged with {self.sha256[:16]}…; restore it from a copy"
+            )
+        self._verified = True
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """The decisions as objects: for small rounds; `read` for any."""
+        rows = self.read().rename_columns([RENAMED.get(n, n) for n in DECISION_SCHEMA.names])
+        return [Decision(**row) for row in rows.to_pylist()]
 
 
 @dataclass
 class Log:
-    """What a log file says.
+    """What a log says.
 
     Attributes:
         rounds: committed rounds in order, undone ones included.
-        committed_bytes: length of the file up to its last whole round or undo.
+        digest: sha256 of the last event, which names the log's whole state; "" when empty.
+        erasures: ids of the erasures that have gone through the rounds.
     """
 
     rounds: list[Round] = field(default_factory=list)
-    committed_bytes: int = 0
+    digest: str = ""
+    erasures: list[str] = field(default_factory=list)
 
     @property
     def active(self) -> list[Round]:
@@ -99,47 +142,114 @@ class Log:
         """The number of the round to come."""
         return max((entry.number for entry in self.rounds), default=0) + 1
 
+    def find_round(self, number: int) -> Round:
+        """Return a round, undone or not.
+
+        Raises:
+            InputError: there is none of that number.
+        """
+        for entry in self.rounds:
+            if entry.number == number:
+                return entry
+        known = ", ".join(str(entry.number) for entry in self.rounds) or "none"
+        raise InputError(f"the log has no round {number}; its rounds: {known}")
+
+    def rounds_at(self, number: int) -> list[Round]:
+        """Return the rounds that counted when round `number` had been committed; 0: none.
+
+        Raises:
+            InputError: there is no such round.
+        """
+        if number == 0:
+            return []
+        last = self.find_round(number)
+        return [entry for entry in self.rounds if entry.number in (*last.before, number)]
+
+    def tables(self, columns: Sequence[str] | None = None, where: Any = None) -> list[pa.Table]:
+        """Return the decisions of the active rounds, a table a round: see `Round.read`."""
+        return [entry.read(columns, where) for entry in self.active]
+
     def decisions(self) -> list[Decision]:
-        """Return the decisions of all active rounds in order."""
+        """Return the decisions of all active rounds as objects: for small logs."""
         return [decision for entry in self.active for decision in entry.decisions]
 
 
-def replay(manifest: pa.Table, decisions: Iterable[Decision]) -> pa.Table:
-    """Return the manifest rows that are kept, with the identities decided for them.
+def replay(
+    manifest: pa.Table, decisions: Log | pa.Table | Iterable[pa.Table] | Iterable[Decision]
+) -> pa.Table:
+    """Return the manifest rows that are in the clean set, with the identities decided for them.
 
-    A row without a decision is kept when it has a chip. The manifest is not changed.
+    The last decision a row wins. A row without a decision is kept when it has a chip. The manifest
+    is not changed.
+
+    Args:
+        manifest: all rows.
+        decisions: a log (its active rounds), a table, tables or decisions, in order.
     """
-    last = {decision.key: decision for decision in decisions}
-    kept: list[int] = []
-    identities: list[str] = []
-    columns = (manifest[name].to_pylist() for name in ("path", "face", "identity", "chip"))
-    for row, (path, face, identity, chip) in enumerate(zip(*columns, strict=True)):
-        decision = last.get((path, face))
-        target = identity if decision is None else decision.to_identity
-        if target is not None and chip:
-            kept.append(row)
-            identities.append(target)
-    table = manifest.take(pa.array(kept, pa.int64()))
-    place = table.schema.get_field_index("identity")
-    return table.set_column(place, table.schema.field(place), pa.array(identities, pa.string()))
+    return apply_fates(manifest, find_fates(manifest, _read_columns(decisions)))
 
 
-def find_dropped(decisions: Iterable[Decision]) -> set[tuple[str, int]]:
-    """Return the keys (path, face) of the rows whose last decision drops them."""
-    last = {decision.key: decision for decision in decisions}
-    return {key for key, decision in last.items() if decision.to_identity is None}
+def find_dropped(
+    decisions: Log | pa.Table | Iterable[pa.Table] | Iterable[Decision],
+) -> set[tuple[str, int]]:
+    """Return the keys (path, face) of the rows whose last decision takes them out."""
+    table = pa.concat_tables([_EMPTY, *_read_columns(decisions)])
+    last = table.take(pa.array(find_last(table)))
+    gone = last.filter(pc.is_null(last["to"]))
+    return set(zip(gone["path"].to_pylist(), gone["face"].to_pylist(), strict=True))
 
 
-def append_round(path: Path, decisions: Sequence[Decision], summary: dict[str, Any]) -> int:
+def find_pinned(log: Log) -> pa.Table:
+    """Return the rows that people have decided on, by the last verdict on each that stands.
+
+    Automatic rounds must leave them as they are. `data_tools.log_state.locate_rows` finds them in
+    a manifest.
+
+    Returns:
+        Columns path, face and identity (null = not in the clean set); each (path, face) once.
+    """
+    columns = ("path", "face", "to")
+    reviewed = [entry for entry in log.active if REVIEW in entry.counts.get("check", {})]
+    tables = [entry.read(columns, pc.field("check") == REVIEW) for entry in reviewed]
+    table = pa.concat_tables([_EMPTY, *tables])
+    return table.take(pa.array(find_last(table))).rename_columns(["path", "face", "identity"])
+
+
+def append_round(
+    path: Path, decisions: pa.Table | Sequence[Decision], summary: dict[str, Any]
+) -> int:
     """Write a round to the log, durable on return, and return its number.
 
     Killed at any moment, either the whole round counts afterwards or none of it.
+
+    Args:
+        path: `decisions.jsonl`; the rounds lie beside it in `decisions/`.
+        decisions: decisions, or a table with the columns of `DECISION_SCHEMA`. `round` may be left
+            out or 0: it is set here. NaN in score or threshold means null.
+        summary: plain JSON values that the round records of itself.
+
+    Raises:
+        InputError: the log is damaged.
+        ValueError: a column or a value is not what `DECISION_SCHEMA` and `Decision` say.
     """
-    log = read_log(path)
-    number = log.next_number
-    lines = [_encode(decision) for decision in decisions if _check(decision, number)]
-    lines.append({"event": "round", "round": number, "rows": len(decisions), "summary": summary})
-    _append(path, log.committed_bytes, lines)
+    number = read_log(path).next_number
+    given = decisions if isinstance(decisions, pa.Table) else build_decisions(decisions)
+    table = check_decisions(given, number)
+    clear_leftovers(_rounds_folder(path))
+    file = _rounds_folder(path) / f"round-{number:04d}.parquet"
+    with atomic_path(file) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
+        sha256 = sha256_file(temporary)
+    event = {
+        "event": "round",
+        "round": number,
+        "file": file.name,
+        "sha256": sha256,
+        "rows": table.num_rows,
+        "counts": {name: count_values(table[name]) for name in ("check", "action")},
+        "summary": summary,
+    }
+    append_event(path, event)
     return number
 
 
@@ -149,102 +259,92 @@ def undo_last(path: Path) -> int:
     Raises:
         InputError: no round is left to undo.
     """
+    return undo_from(path)[0]
+
+
+def undo_from(path: Path, number: int | None = None) -> list[int]:
+    """Take round `number`, the last when None, and all later ones back; return them, last first.
+
+    Raises:
+        InputError: no round is left to undo, or there is none of that number or it was undone.
+    """
     log = read_log(path)
     if not log.active:
         raise InputError(f"{path} has no round left to undo")
-    number = log.active[-1].number
-    _append(path, log.committed_bytes, [{"event": "undo", "round": number}])
-    return number
+    first = log.active[-1].number if number is None else log.find_round(number).number
+    if log.find_round(first).undone:
+        raise InputError(f"round {first} was undone already; its decisions do not count")
+    numbers = sorted((r.number for r in log.active if r.number >= first), reverse=True)
+    append_event(path, {"event": "undo", "rounds": numbers})
+    return numbers
 
 
 def read_log(path: Path) -> Log:
     """Return what the log says; a missing file is an empty log, a torn end is ignored.
 
+    Rounds are held against their hashes when they are read.
+
     Raises:
-        InputError: a line before a committed end is broken, or a round's count is wrong.
+        InputError: a line is damaged, was changed, or is not an event of a log.
     """
-    log = Log()
-    if not path.exists():
-        return log
-    pending: list[Decision] = []
-    broken = 0
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            offset += len(line)
-            entry = _decode(line)
-            event = None if entry is None else entry.get("event")
-            if entry is None:
-                broken = broken or number
-            elif event is None:
-                pending.append(_build(entry, path, number))
-            elif broken:
-                raise InputError(f"{path}, line {broken} is damaged; restore the file from a copy")
-            else:
-                _commit(log, entry, pending, path, number)
-                pending, log.committed_bytes = [], offset
+    events = read_events(path)
+    log = Log(digest=events.digest)
+    for line, entry in enumerate(events.entries, start=1):
+        try:
+            _take_in(log, entry, _rounds_folder(path))
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"{path}, line {line} is no event of a decision log; restore the file from a copy"
+            ) from None
     return log
 
 
-def _commit(
-    log: Log, entry: dict[str, Any], pending: list[Decision], path: Path, line: int
-) -> None:
-    number = entry["round"]
-    if entry["event"] == "undo":
-        log.rounds = [
-            Round(r.number, r.decisions, r.summary, r.undone or r.number == number)
-            for r in log.rounds
-        ]
-        return
-    if entry["rows"] != len(pending):
-        raise InputError(
-            f"{path}, line {line}: round {number} has {len(pending)} decisions but says "
-            f"{entry['rows']}; restore the file from a copy"
+_ROW_GROUP = 1 << 17
+_EMPTY = DECISION_SCHEMA.empty_table().select(["path", "face", "to"])
+
+
+def _rounds_folder(path: Path) -> Path:
+    return path.with_suffix("")
+
+
+def _take_in(log: Log, entry: dict[str, Any], folder: Path) -> None:
+    if entry["event"] == "round":
+        before = tuple(earlier.number for earlier in log.active)
+        log.rounds.append(
+            Round(
+                entry["round"],
+                folder / entry["file"],
+                entry["sha256"],
+                entry["rows"],
+                entry["summary"],
+                entry["counts"],
+                before,
+            )
         )
-    log.rounds.append(Round(number, pending, entry["summary"]))
+    elif entry["event"] == "undo":
+        for done in log.rounds:
+            done.undone = done.undone or done.number in entry["rounds"]
+    elif entry["event"] == "erasure":
+        log.erasures.append(entry["id"])
+        for done in log.rounds:
+            changed = entry["rounds"].get(str(done.number))
+            if changed is not None:
+                done.file = folder / changed["file"]
+                done.sha256, done.rows = changed["sha256"], changed["rows"]
+                done.counts = changed["counts"]
+    else:
+        raise KeyError(entry["event"])
 
 
-def _append(path: Path, committed_bytes: int, entries: Iterable[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.truncate(committed_bytes)
-        for entry in entries:
-            text = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            file.write(text.encode("utf-8", "surrogateescape") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
-
-
-def _check(decision: Decision, number: int) -> bool:
-    assert decision.round == number, f"a decision of round {decision.round} in round {number}"
-    assert decision.action in ACTIONS, f"unknown action {decision.action}"
-    return True
-
-
-def _encode(decision: Decision) -> dict[str, Any]:
-    values = dict(vars(decision))
-    values["from"] = values.pop("from_identity")
-    values["to"] = values.pop("to_identity")
-    return values
-
-
-def _decode(line: bytes) -> dict[str, Any] | None:
-    """Return a line's entry, None when it is torn."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    return entry if isinstance(entry, dict) else None
-
-
-def _build(entry: dict[str, Any], path: Path, line: int) -> Decision:
-    values = dict(entry)
-    try:
-        values["from_identity"] = values.pop("from")
-        values["to_identity"] = values.pop("to")
-        return Decision(**values)
-    except (KeyError, TypeError):
-        raise InputError(f"{path}, line {line} must be a decision, but has other fields") from None
+def _read_columns(
+    decisions: Log | pa.Table | Iterable[pa.Table] | Iterable[Decision],
+) -> list[pa.Table]:
+    names = ["path", "face", "to"]
+    if isinstance(decisions, Log):
+        return decisions.tables(names)
+    if isinstance(decisions, pa.Table):
+        return [decisions.select(names)]
+    given = list(decisions)
+    if given and isinstance(given[0], pa.Table):
+        return [table.select(names) for table in given]
+    return [build_decisions(given).select(names)]

@@ -1,58 +1,90 @@
-"""The clean set handed on: a folder an identity, or a list for the source."""
+"""The clean set handed on: folders of links, a list, RecordIO, WebDataset shards or Parquet."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from data_tools.sets import SetFolder, open_set
+from data_tools.export_places import build_folder, check_new_file, check_outside
+from data_tools.export_rows import find_labels, iter_batches, read_identities
+from data_tools.export_shards import write_records, write_tars
+from data_tools.log_clean import refresh_clean
+from data_tools.log_receipts import check_finished
+from data_tools.sets import SetFolder, open_set, record_stage
 from facerec.checks import InputError, check_one_of
-from facerec.data.manifest import read_manifest
-from facerec.io import atomic_path
+from facerec.data.manifest import MANIFEST_SCHEMA
+from facerec.io import atomic_path, sha256_file, sync_file
+from facerec.progress import Progress
 
-KINDS = ("auto", "folder", "list")
+KINDS = ("auto", "folder", "list", "parquet", "recordio", "webdataset")
 LIST_SUFFIXES = (".csv", ".parquet")
 UNLABELLED_FOLDER = "_unlabelled"
+_LIST_COLUMNS = ("path", "identity", "split")
 
 
-def export_set(out: Path, destination: Path, kind: str = "auto") -> dict[str, Any]:
-    """Write the clean set to a new place.
+def export_set(
+    out: Path, destination: Path, kind: str = "auto", *, seed: int = 0
+) -> dict[str, Any]:
+    """Write the clean set to a new place outside the set folder, all or nothing.
+
+    Labels number the identities from 0 in the order of their text.
 
     Args:
         out: a set folder that was cleaned.
-        destination: "folder": a new or empty folder, which gets one folder an identity with hard
-            links to the chips (copies on another disk); "list": a new .csv or .parquet file with
-            path (relative to the source's root), identity and split.
-        kind: "folder", "list" or "auto": by the destination's name.
+        destination: new (a folder may exist when it is empty).
+        kind: "folder": a folder an identity with hard links to the chips (copies on another disk);
+            "list": a .csv or .parquet file with path (relative to the source's root), identity
+            and split; "parquet": all columns of the manifest and `label`, int64, -1 for nobody;
+            "recordio": a folder with train.rec, train.idx, property and labels.csv; "webdataset":
+            a folder of shuffled .tar shards and labels.csv; "auto": list or folder, by the name.
+        seed: of the order of a webdataset.
 
     Returns:
-        rows, identities, files, and repeated (rows of one identity that share one chip).
+        kind, rows and identities (of the clean set), files, written (rows, or chips), repeated
+        (rows left out because their identity has the very chip already), unlabelled (rows left
+        out because the kind has no place for nobody), and sha256, by file, of what was written
+        ("folder": of the clean set alone, whose chips are named by their pictures' hashes).
 
     Raises:
-        InputError: the set was not cleaned, or something lies at the destination.
+        InputError: the set was not cleaned or is in use, something lies at the destination, or it
+            lies in the set.
     """
     check_one_of(kind, "export kind", KINDS)
     if kind == "auto":
         kind = "list" if destination.suffix.lower() in LIST_SUFFIXES else "folder"
     folder = open_set(out)
-    if not folder.clean.is_file():
-        raise InputError(f"{out} is not cleaned yet; run: facerec-clean run {out} --model MODEL")
-    table = read_manifest(folder.clean)
-    identities = table["identity"].to_pylist()
-    figures = {"rows": len(identities), "identities": len(set(identities) - {""})}
-    if kind == "list":
-        _write_list(table.select(["path", "identity", "split"]), destination)
-        return {**figures, "files": 1, "repeated": 0}
-    files, repeated = _write_folder(folder, table["chip"].to_pylist(), identities, destination)
-    return {**figures, "files": files, "repeated": repeated}
+    check_outside(folder, destination)
+    began = time.monotonic()
+    with folder.lock("export"):
+        check_finished(folder)
+        refresh_clean(folder)
+        names = read_identities(folder.clean)
+        rows = pq.read_metadata(folder.clean).num_rows
+        written = _write(kind, folder, destination, names, seed)
+        figures = {
+            "kind": kind,
+            "rows": rows,
+            "identities": len(names),
+            **written,
+            "sha256": {"clean": sha256_file(folder.clean), **_hash_files(kind, destination)},
+        }
+        record_stage(
+            folder,
+            "export",
+            time.monotonic() - began,
+            count=rows,
+            unit="rows",
+            destination=str(destination.resolve()),
+        )
+    return figures
 
 
 def name_folder(identity: str) -> str:
@@ -65,44 +97,80 @@ def name_folder(identity: str) -> str:
     return name
 
 
-def _write_list(table: Any, destination: Path) -> None:
-    if destination.exists():
-        raise InputError(f"{destination} exists; give a new file name")
-    suffix = destination.suffix.lower()
-    if suffix not in LIST_SUFFIXES:
-        raise InputError(f"a list must end in .csv or .parquet, got {destination.name!r}")
+def _write(
+    kind: str, folder: SetFolder, destination: Path, names: pa.Array, seed: int
+) -> dict[str, Any]:
+    if kind == "list":
+        return _write_list(folder, destination)
+    if kind == "parquet":
+        return _write_parquet(folder, destination, names)
+    if kind == "recordio":
+        return write_records(folder, destination, names)
+    if kind == "webdataset":
+        return write_tars(folder, destination, names, seed)
+    return _write_folder(folder, destination)
+
+
+def _hash_files(kind: str, destination: Path) -> dict[str, str]:
+    if kind == "folder":
+        return {}
+    if destination.is_file():
+        return {destination.name: sha256_file(destination)}
+    return {file.name: sha256_file(file) for file in sorted(destination.iterdir())}
+
+
+def _write_list(folder: SetFolder, destination: Path) -> dict[str, Any]:
+    check_new_file(destination, LIST_SUFFIXES)
+    schema = pa.schema([MANIFEST_SCHEMA.field(name) for name in _LIST_COLUMNS])
+    rows = 0
     with atomic_path(destination) as temporary:
-        if suffix == ".csv":
-            pcsv.write_csv(table, temporary)
-        else:
-            pq.write_table(table.replace_schema_metadata(None), temporary)
+        csv = destination.suffix.lower() == ".csv"
+        make = pcsv.CSVWriter if csv else pq.ParquetWriter
+        with make(temporary, schema) as writer:
+            for batch in iter_batches(folder.clean, list(_LIST_COLUMNS)):
+                table = pa.Table.from_batches([batch]).select(_LIST_COLUMNS)
+                writer.write_table(table.cast(schema))
+                rows += batch.num_rows
+    return {"written": rows, "files": 1, "repeated": 0, "unlabelled": 0}
 
 
-def _write_folder(
-    folder: SetFolder, chips: list[str], identities: list[str], destination: Path
-) -> tuple[int, int]:
+def _write_parquet(folder: SetFolder, destination: Path, names: pa.Array) -> dict[str, Any]:
+    check_new_file(destination, (".parquet",))
+    plain = MANIFEST_SCHEMA.remove_metadata()  # `label` makes it another table than a manifest
+    schema = plain.append(pa.field("label", pa.int64()))
+    rows = 0
+    with (
+        atomic_path(destination) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for batch in iter_batches(folder.clean):
+            labels = find_labels(batch["identity"], names)
+            table = pa.Table.from_batches([batch]).append_column("label", pa.array(labels))
+            writer.write_table(table.cast(schema))
+            rows += batch.num_rows
+    return {"written": rows, "files": 1, "repeated": 0, "unlabelled": 0}
+
+
+def _write_folder(folder: SetFolder, destination: Path) -> dict[str, Any]:
     """Build the tree beside the destination and rename it into place."""
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise InputError(f"{destination} exists and is not empty; give a new folder")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     files = repeated = 0
-    try:
-        for chip, identity in zip(chips, identities, strict=True):
-            place = temporary / name_folder(identity) / Path(chip).name
-            if place.exists():
-                repeated += 1
-                continue
-            place.parent.mkdir(exist_ok=True)
-            _link(folder.root / chip, place)
-            files += 1
-        temporary.chmod(0o755)
-        with contextlib.suppress(FileNotFoundError):
-            destination.rmdir()
-        temporary.rename(destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return files, repeated
+    total = pq.read_metadata(folder.clean).num_rows
+    with (
+        build_folder(destination) as made,
+        Progress("export folder", total, "chips") as progress,
+    ):
+        for batch in iter_batches(folder.clean, ["chip", "identity"]):
+            chips, identities = batch["chip"].to_pylist(), batch["identity"].to_pylist()
+            for chip, identity in zip(chips, identities, strict=True):
+                place = made / name_folder(identity) / Path(chip).name
+                progress.advance()
+                if place.exists():
+                    repeated += 1
+                    continue
+                place.parent.mkdir(exist_ok=True)
+                _link(folder.root / chip, place)
+                files += 1
+    return {"written": files, "files": files, "repeated": repeated, "unlabelled": 0}
 
 
 def _link(source: Path, place: Path) -> None:
@@ -110,5 +178,6 @@ def _link(source: Path, place: Path) -> None:
         os.link(source, place)
     except FileNotFoundError:
         raise InputError(f"chip {source} is missing; ingest the source again") from None
-    except OSError:
+    except OSError:  # another disk, or one without links
         shutil.copyfile(source, place)
+        sync_file(place)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_embeddings
-from facerec.io import atomic_path, read_json, write_json, write_text
+from facerec.io import atomic_path, read_json, sync_folder, write_json, write_text
 
 CACHE_NAME = "cache.json"
 _FORMAT = "facerec-embeddings-1"
@@ -152,6 +152,31 @@ class EmbeddingCache:
             norms[where] = values[:, -1]
         return vectors, norms
 
+    def remove(self, ids: Iterable[str]) -> int:
+        """Take embeddings out for good, and return how many of `ids` were there.
+
+        Shards that hold one are written anew without it. Deleted as well is what does not count
+        and might hold one: damaged shards, halves and temporary files of killed writers. No other
+        process may append meanwhile. After a kill, call it again.
+        """
+        gone = set(ids)
+        self.refresh()
+        count = len(gone & self._rows.keys())
+        for shard in tuple(self._shards):
+            names = _read_names(shard.path.with_suffix(".ids"))
+            kept = [row for row, one in enumerate(names) if one not in gone]
+            if len(kept) == len(names):
+                continue
+            if kept:
+                self._write_shard([names[row] for row in kept], self._map(shard)[kept])
+            # Without its names a shard does not count: they go first.
+            shard.path.with_suffix(".ids").unlink()
+            shard.path.unlink()
+        self._delete_strays()
+        self._shards, self._rows, self._seen, self.damaged = [], {}, set(), []
+        self.refresh()
+        return count
+
     def verify(self) -> list[Path]:
         """Return the shards whose content no longer fits its checksum; reads every byte."""
         return [
@@ -188,11 +213,22 @@ class EmbeddingCache:
         self._seen.add(f"{name}.ids")
         self._enter(_Shard(path, len(ids), checksum), ids)
 
+    def _delete_strays(self) -> None:
+        if not self.folder.is_dir():
+            return
+        for path in self.damaged:
+            path.with_suffix(".ids").unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            half = path.suffix == ".npy" and not path.with_suffix(".ids").is_file()
+            if half or path.name.startswith("."):
+                path.unlink()
+        sync_folder(self.folder)
+
     def _take_in(self, names: Path) -> None:
         """Enter a shard from disk, or count it as damaged."""
         path = names.with_suffix(".npy")
         try:
-            head, *ids = names.read_text(encoding="utf-8").splitlines()
+            head, *ids = _read_names(names, with_head=True)
             form, rows, checksum = head.split(" ")
             shard = _Shard(path, int(rows), int(checksum))
             if form != _FORMAT or len(ids) != shard.rows:
@@ -225,3 +261,9 @@ class EmbeddingCache:
             raise ValueError(f"{shard.path} holds {values.dtype} {values.shape}")
         rows: NDArray[np.float32] = values
         return rows
+
+
+def _read_names(path: Path, *, with_head: bool = False) -> list[str]:
+    """Return the ids of a shard from its names file, behind its first line if wanted."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines if with_head else lines[1:]
