@@ -1,0 +1,1 @@
+"""Programs that measure the cleaning engine: a figure beside named baselines of the same run."""
