@@ -12,10 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.centres import (
+    Array,
+    Labels,
+    Mask,
+    Vectors,
+    count_members,
+    find_others,
+    group_rows,
+    scale_to_unit,
+    score_against,
+    sum_members,
+)
 from data_tools.thresholds import (
     BINS,
     NEAR_SHARES,
-    Array,
     Counts,
     Threshold,
     count_scores,
@@ -28,12 +39,9 @@ MIN_PICTURES = 3
 """Fewer usable pictures than this cannot outvote each other."""
 
 _ROUNDS = 8
-_BLOCK = 1 << 22
+_FEW = 4
 _MAX_STRANGERS = 50_000_000
-
-Vectors = NDArray[np.float32]
-Labels = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+_LARGEST_SQUARE = 4096
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,10 @@ class ScoreTable:
 
 
 def score_rows(
-    vectors: Vectors, labels: Labels, threshold: float | None = None
+    vectors: Vectors,
+    labels: Labels,
+    threshold: float | None = None,
+    neighbours: NDArray[np.int32] | None = None,
 ) -> tuple[ScoreTable, Threshold]:
     """Score every row against the robust centres and find the threshold.
 
@@ -66,6 +77,7 @@ def score_rows(
             where more than 50 M row-centre pairs are sampled.
         labels: int64 (n,), identities 0, 1, ... (every number used), -1 for none.
         threshold: a cosine to use instead of the one that the scores suggest.
+        neighbours: int32 (n, k), the rows nearest to each: see `find_others`.
 
     Raises:
         InputError: vectors that are no embeddings, labels of another length, or fewer than two
@@ -76,27 +88,49 @@ def score_rows(
         raise InputError(f"labels must have shape ({len(vectors)},), got {labels.shape}")
     if threshold is not None:
         check_range(threshold, "threshold", -1.0, 1.0)
-    groups = _group_rows(labels)
-    size = np.zeros(len(labels), np.int64)
-    for rows in groups:
-        size[rows] = len(rows)
+    size = count_sizes(labels)
     judged = size >= MIN_PICTURES
-    start = _find_dense_halves(vectors, groups)
+    start = _find_dense_halves(vectors, group_rows(labels))
     core, grown = start, start
     for _ in range(_ROUNDS):
         core = grown
-        own, units = _score_own(vectors, groups, core)
-        strangers = _count_strangers(vectors, groups, core, units)
-        mine = count_scores(own[judged])
-        if threshold is None:
-            cut = find_threshold(mine, strangers)
-        else:
-            cut = keep_threshold(threshold, mine, strangers)
-        grown = _cut_core(own, judged, cut.value, groups, start)
+        assigned = np.where(core, labels, -1)
+        own, cut, sums = _score_own(vectors, labels, assigned, judged, threshold)
+        grown = _cut_core(own, judged, cut.value, labels, start)
         if np.array_equal(grown, core):
             break
-    other, other_identity = _score_others(vectors, labels, units)
+    other, other_identity = find_others(vectors, labels, assigned, sums, neighbours)
     return ScoreTable(own, other, other_identity, size, core), cut
+
+
+def rescore_rows(
+    vectors: Vectors,
+    labels: Labels,
+    assigned: Labels,
+    threshold: float | None = None,
+    neighbours: NDArray[np.int32] | None = None,
+) -> tuple[ScoreTable, Threshold]:
+    """Score every row against centres whose members are known: as `score_rows`, without its search.
+
+    Args:
+        vectors: float32 (n, d), unit norm.
+        labels: int64 (n,), the identity that each row is scored against.
+        assigned: int64 (n,), whose member each row is, -1 for nobody's; may be another identity
+            than the row's label.
+        threshold: as for `score_rows`.
+        neighbours: as for `score_rows`.
+    """
+    size = count_sizes(labels)
+    judged = size >= MIN_PICTURES
+    own, cut, sums = _score_own(vectors, labels, assigned, judged, threshold)
+    other, other_identity = find_others(vectors, labels, assigned, sums, neighbours)
+    return ScoreTable(own, other, other_identity, size, assigned == labels), cut
+
+
+def count_sizes(labels: Labels) -> Labels:
+    """Return how many rows share each row's label, int64 (n,); 0 for rows without one."""
+    counts = np.append(np.bincount(labels[labels >= 0], minlength=1), 0)
+    return np.asarray(counts[np.where(labels >= 0, labels, -1)], np.int64)
 
 
 def flag_rows(scores: ScoreTable, threshold: float) -> Mask:
@@ -115,7 +149,7 @@ def cap_drops(flagged: Mask, scores: ScoreTable, labels: Labels, max_drop: float
     """
     check_range(max_drop, "max_drop", 0.0, 1.0)
     allowed: Mask = flagged.copy()
-    for rows in _group_rows(labels):
+    for rows in group_rows(labels):
         bad = rows[flagged[rows]]
         room = int(max_drop * len(rows) + 1e-9)
         if len(bad) > room:
@@ -124,95 +158,73 @@ def cap_drops(flagged: Mask, scores: ScoreTable, labels: Labels, max_drop: float
     return allowed
 
 
-def _group_rows(labels: Labels) -> list[Labels]:
-    """Return the rows of identity 0, 1, ..., ascending."""
-    order = np.argsort(labels, kind="stable")
-    order = order[np.searchsorted(labels[order], 0) :]
-    count = int(labels.max(initial=-1)) + 1
-    ends = np.searchsorted(labels[order], np.arange(1, count))
-    return [np.asarray(rows, np.int64) for rows in np.split(order, ends)] if count else []
-
-
 def _find_dense_halves(vectors: Vectors, groups: list[Labels]) -> Mask:
-    """Mark, for each identity, the row closest to half of its fellows, and that half."""
+    """Mark, for each identity, the row closest to half of its fellows, and that half.
+
+    Of an identity too large for a square of cosines an even sample of rows is compared.
+    """
     core = np.zeros(len(vectors), bool)
     for rows in groups:
-        n = len(rows)
-        if n < MIN_PICTURES:
+        if len(rows) < MIN_PICTURES:
             core[rows] = True
             continue
-        similar = vectors[rows] @ vectors[rows].T
+        sample = np.asarray(vectors[rows[:: -(-len(rows) // _LARGEST_SQUARE)]])
+        similar = sample @ sample.T
         np.fill_diagonal(similar, -2.0)
-        half = max(1, (n - 1) // 2)
-        nearest = -np.partition(-similar, half - 1, axis=1)[:, :half]
-        middle = int(np.argmax(nearest.mean(axis=1)))
-        core[rows[middle]] = True
-        core[rows[np.argsort(-similar[middle], kind="stable")[:half]]] = True
+        near = max(1, (len(sample) - 1) // 2)
+        nearest = -np.partition(-similar, near - 1, axis=1)[:, :near]
+        middle = sample[int(np.argmax(nearest.mean(axis=1)))]
+        closest = np.argsort(-(vectors[rows] @ middle), kind="stable")
+        core[rows[closest[: 1 + max(1, (len(rows) - 1) // 2)]]] = True
     return core
 
 
-def _score_own(vectors: Vectors, groups: list[Labels], core: Mask) -> tuple[Array, Vectors]:
-    """Return cosines to the own centre without the row itself, and unit centres (c, d)."""
-    own = np.full(len(vectors), np.nan)
-    units = np.zeros((len(groups), vectors.shape[1]), np.float32)
-    for identity, rows in enumerate(groups):
-        members = vectors[rows].astype(np.float64)
-        weights = core[rows].astype(np.float64)
-        total = weights @ members
-        units[identity] = total / max(float(np.linalg.norm(total)), 1e-12)
-        if len(rows) < 2:
-            continue
-        rest = total - weights[:, None] * members
-        norms = np.linalg.norm(rest, axis=1)
-        own[rows] = np.einsum("nd,nd->n", rest, members) / np.maximum(norms, 1e-12)
-    return own, units
+def _score_own(
+    vectors: Vectors, labels: Labels, assigned: Labels, judged: Mask, threshold: float | None
+) -> tuple[Array, Threshold, Vectors]:
+    """Return cosines to the own centre, the threshold they suggest, and the sums of members."""
+    sums = sum_members(vectors, assigned, int(labels.max(initial=-1)) + 1)
+    own = score_against(vectors, labels, assigned, sums, count_members(assigned, len(sums)))
+    judged = judged & np.isfinite(own)
+    mine = count_scores(own[judged])
+    strangers = _count_strangers(vectors, assigned, scale_to_unit(sums))
+    if threshold is None:
+        return own, find_threshold(mine, strangers), sums
+    return own, keep_threshold(threshold, mine, strangers), sums
 
 
-def _cut_core(
-    own: Array, judged: Mask, threshold: float, groups: list[Labels], start: Mask
-) -> Mask:
+def _cut_core(own: Array, judged: Mask, threshold: float, labels: Labels, start: Mask) -> Mask:
     """Return the rows at or above the threshold; an identity with under two keeps its start."""
     core = np.asarray(judged & (own >= threshold), bool)
-    for rows in groups:
-        if np.count_nonzero(core[rows]) < 2:
-            core[rows] = start[rows]
+    members = np.bincount(labels[core], minlength=int(labels.max(initial=-1)) + 1)
+    held = labels >= 0
+    core[held] = np.where(members[labels[held]] < 2, start[held], core[held])
     return core
 
 
-def _count_strangers(vectors: Vectors, groups: list[Labels], core: Mask, units: Vectors) -> Counts:
-    """Return the histograms of core rows against others' centres, int64 (3, 400)."""
+def _count_strangers(vectors: Vectors, assigned: Labels, units: Vectors) -> Counts:
+    """Return the histograms of members against others' centres, int64 (3, 400).
+
+    Of a large set a share of the identities, evenly spaced, and four members of each.
+    """
     counts = np.zeros((len(NEAR_SHARES), BINS), np.int64)
-    others = len(units) - 1
+    filled = np.flatnonzero(units.any(axis=1))
+    others = len(filled) - 1
     if others < 1:
         return counts
-    stride = max(1, -(-int(core.sum()) * len(units) // _MAX_STRANGERS))
-    for identity, rows in enumerate(groups):
-        members = rows[core[rows]][::stride]
-        cosines = (vectors[members] @ units.T).astype(np.float64)
-        likeness = units @ units[identity]
-        likeness[identity] = -np.inf
+    groups = group_rows(assigned)
+    members = sum(len(rows) for rows in groups)
+    if members * others > _MAX_STRANGERS:
+        groups = [rows[:: max(1, -(-len(rows) // _FEW))] for rows in groups]
+        members = sum(len(rows) for rows in groups)
+    stride = max(1, -(-members * others // _MAX_STRANGERS))
+    centres = units[filled]
+    for number in range(0, len(filled), stride):
+        cosines = np.asarray(vectors[groups[filled[number]]] @ centres.T, np.float64)
+        likeness = centres @ centres[number]
+        likeness[number] = -np.inf
         nearest_first = np.argsort(-likeness, kind="stable")
         for place, share in enumerate(NEAR_SHARES):
             near = nearest_first[: max(1, round(share * others))]
             counts[place] += count_scores(cosines[:, near].ravel())
     return counts
-
-
-def _score_others(vectors: Vectors, labels: Labels, units: Vectors) -> tuple[Array, Labels]:
-    """Return each row's best cosine to another identity's centre, and whose; NaN and -1 if none."""
-    n, identities = len(vectors), len(units)
-    best = np.full(n, -np.inf)
-    whose = np.full(n, -1, np.int64)
-    step = max(1, _BLOCK // max(1, identities))
-    for first in range(0, n if identities else 0, step):
-        block = slice(first, min(first + step, n))
-        cosines = vectors[block] @ units.T
-        mine = labels[block]
-        held = np.flatnonzero(mine >= 0)
-        cosines[held, mine[held]] = -np.inf
-        whose[block] = np.argmax(cosines, axis=1)
-        best[block] = np.max(cosines, axis=1)
-    none = ~np.isfinite(best)
-    whose[none] = -1
-    best[none] = np.nan
-    return best, whose

@@ -45,6 +45,8 @@ class Threshold:
         own: int64 (400,), histogram over [-1, 1] of the judged rows' scores.
         strangers: int64 (3, 400), the same of core rows against other identities, one row a
             value of NEAR_SHARES.
+        right: float64 (400,), the share of the judged rows that is right and scores so.
+        wrong: float64 (400,), the share of the judged rows that is wrong and scores so.
     """
 
     value: float
@@ -54,12 +56,19 @@ class Threshold:
     missed: float | None
     own: Counts
     strangers: Counts
+    right: Array
+    wrong: Array
 
 
 def count_scores(scores: Array) -> Counts:
     """Return the histogram of cosines over [-1, 1], int64 (400,)."""
+    return np.bincount(bin_scores(scores), minlength=BINS).astype(np.int64)
+
+
+def bin_scores(scores: Array) -> Counts:
+    """Return the number of each cosine's bin, int64, any shape."""
     bins = ((np.clip(scores, -1, 1) + 1) * (BINS / 2)).astype(np.int64)
-    return np.bincount(np.minimum(bins, BINS - 1), minlength=BINS).astype(np.int64)
+    return np.minimum(bins, BINS - 1)
 
 
 def find_threshold(own: Counts, strangers: Counts) -> Threshold:
@@ -78,8 +87,36 @@ def find_threshold(own: Counts, strangers: Counts) -> Threshold:
             "give one with --threshold"
         )
     n = int(own.sum())
+    right, wrong = split_scores(own, strangers)
     if not n:
-        return Threshold(-1.0, True, 0.0, 0.0, 0.0, own, strangers)
+        return Threshold(-1.0, True, 0.0, 0.0, 0.0, own, strangers, right, wrong)
+    # At the lower edge of bin i: outliers from i on are missed, right rows before i are lost.
+    missed = np.append(np.cumsum(wrong[::-1])[::-1], 0.0)
+    lost = np.append(0.0, np.cumsum(right))
+    errors = missed + lost
+    best = np.flatnonzero(errors <= errors.min() + 1e-6)
+    at = int(best[len(best) // 2])
+    # What is below, without the right rows there, with the wrong ones above: steadier than the
+    # sum of the shares, whose densities overlap.
+    noise = float(np.clip(own[:at].sum() / n - lost[at] + missed[at], 0.0, 1.0))
+    costs = noise, float(lost[at]), float(missed[at])
+    return Threshold(float(EDGES[at]), True, *costs, own, strangers, right, wrong)
+
+
+def keep_threshold(value: float, own: Counts, strangers: Counts) -> Threshold:
+    """Return a threshold that the user gave, with the histograms it cuts."""
+    densities = split_scores(own, strangers)
+    return Threshold(value, False, None, None, None, own, strangers, *densities)
+
+
+def split_scores(own: Counts, strangers: Counts) -> tuple[Array, Array]:
+    """Return the densities of right and of wrong rows over the bins, float64 (400,) each.
+
+    Together they sum to about 1; both are 0 where there is no score to split or to split it by.
+    """
+    n = int(own.sum())
+    if not n or not strangers.sum(axis=1).all():
+        return np.zeros(BINS), np.zeros(BINS)
     widths = _bandwidths(strangers, n)
     shapes = np.stack(
         [
@@ -89,26 +126,10 @@ def find_threshold(own: Counts, strangers: Counts) -> Threshold:
     )
     clear = int(np.searchsorted(np.cumsum(shapes[1]), 0.5))
     shares = _fit_shares(own[:clear] / n, shapes[:, :clear])
-    outliers = shares @ shapes
+    wrong = shares @ shapes
     everyone = gaussian_filter1d(own / n, widths[0], mode="nearest")
-    right = _rise(np.maximum(everyone - outliers, 0.0), clear)
-    # At the lower edge of bin i: outliers from i on are missed, right rows before i are lost.
-    missed = np.append(np.cumsum(outliers[::-1])[::-1], 0.0)
-    lost = np.append(0.0, np.cumsum(right))
-    errors = missed + lost
-    best = np.flatnonzero(errors <= errors.min() + 1e-6)
-    at = int(best[len(best) // 2])
-    # What is below, without the right rows there, with the wrong ones above: steadier than the
-    # sum of the shares, whose densities overlap.
-    noise = float(np.clip(own[:at].sum() / n - lost[at] + missed[at], 0.0, 1.0))
-    return Threshold(
-        float(EDGES[at]), True, noise, float(lost[at]), float(missed[at]), own, strangers
-    )
-
-
-def keep_threshold(value: float, own: Counts, strangers: Counts) -> Threshold:
-    """Return a threshold that the user gave, with the histograms it cuts."""
-    return Threshold(value, False, None, None, None, own, strangers)
+    right = _rise(np.maximum(everyone - wrong, 0.0), clear)
+    return right, wrong
 
 
 def _bandwidths(strangers: Counts, n: int) -> Array:
