@@ -1,339 +1,274 @@
-"""A cleaning round: embed what is new, score every row, decide, log, write the clean set."""
+"""A cleaning round: embed what is new, judge every row, log what changes, write the clean set."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from data_tools.decisions import Decision, Log, append_round, read_log, replay, undo_last
-from data_tools.outliers import MIN_PICTURES, ScoreTable, cap_drops, flag_rows, score_rows
+from data_tools import round_table as word
+from data_tools.decisions import Log, append_round, find_pinned, read_log
+from data_tools.duplicate_cut import CopyCut, find_copy_cut
+from data_tools.duplicates import Duplicates, find_duplicates
+from data_tools.judgement import Judgement, Targets, judge
+from data_tools.log_clean import read_state, write_clean
+from data_tools.log_receipts import check_finished
+from data_tools.log_rows import REVIEW
+from data_tools.looks import look_at_rows
+from data_tools.quality import QualityTable
+from data_tools.round_overlap import (
+    EvaluationSet,
+    drop_overlap,
+    hash_evaluation,
+    open_evaluation,
+    write_overlap,
+)
+from data_tools.round_quality import QualityLimits, describe_drops, drop_poor, rate_rows
+from data_tools.round_rows import Mask, Usable, apply_pins, find_half, select_usable
+from data_tools.round_summary import RoundViews, gather_columns, summarise
+from data_tools.round_table import (
+    CHECKS,
+    REASONS,
+    Verdicts,
+    build_round,
+    build_scores,
+)
+from data_tools.round_verdicts import (
+    drop_copies,
+    pin_rows,
+    write_verdicts,
+)
 from data_tools.sets import SetFolder, clear_leftovers, open_set, record_stage
-from data_tools.thresholds import Threshold
-from facerec.checks import InputError, check_range
-from facerec.data.embedding_cache import EmbeddingCache
-from facerec.data.manifest import read_manifest, write_manifest
-from facerec.embedder import Embedder, embed_cached
+from data_tools.spaces import Embedded, connect_rows, embed_rows, read_chip
+from facerec.checks import InputError
+from facerec.data.manifest import read_manifest
+from facerec.embedder import Embedder
 from facerec.io import atomic_path, sha256_bytes, sha256_file
 
-CHECK = "within-identity outlier"
-EMBEDDING = "embedding"
-METHOD = 1
-"""Raised whenever the check would decide otherwise on the same scores."""
+__all__ = ["METHOD", "find_half", "read_chip", "run_round"]
 
-RIGHT = "near its identity's centre"
-WRONG = "far from its identity's centre"
-TOO_FEW = "too few to judge"
-UNLABELLED = "no identity to judge against"
-NO_DIRECTION = "no direction: embedding of norm 0"
-CAPPED = "far from its identity's centre, kept by the cap on drops"
-
-
-@dataclass(frozen=True)
-class Usable:
-    """The rows of a manifest that have a chip.
-
-    Attributes:
-        rows: int64 (n,), their numbers in the manifest.
-        ids: id of each row's embedding.
-        labels: int64 (n,), number of the identity, -1 without one.
-        names: the identities, by number.
-    """
-
-    rows: NDArray[np.int64]
-    ids: list[str]
-    labels: NDArray[np.int64]
-    names: list[str]
+METHOD = 2
+"""Raised whenever a round would decide otherwise on the same scores."""
 
 
 def run_round(
     out: Path,
-    model: str | Path,
+    model: str | Path | tuple[str | Path, str | Path],
     *,
     runtime: str = "auto",
-    threshold: float | None = None,
-    max_drop: float = 0.8,
+    targets: Targets | None = None,
+    duplicates: bool = True,
+    evaluation: Sequence[Path] = (),
+    limits: QualityLimits | None = None,
     flip: bool = False,
     batch_size: int = 32,
     threads: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Judge every row of a set with a model and log what is decided.
+    """Judge every row of a set with a model and log what changes.
 
-    The whole manifest is judged each time, so a row dropped in an earlier round can be restored.
-    The first round logs every row, later ones what they change.
+    The whole manifest is judged each time from the labels as given, so a row dropped in an earlier
+    round can be restored. The first round logs every row, later ones what they change. What people
+    decided stands.
 
     Args:
         out: a set folder.
-        model: the recogniser, as for `facerec.embedder.Embedder`.
+        model: the recogniser, as for `facerec.embedder.Embedder`; or two, of which the first did
+            not train on half 0 and the second not on half 1 of the set (`find_half`): each judges
+            the half that it does not know.
         runtime: likewise.
-        threshold: a cosine; None: found from the set's own scores.
-        max_drop: the greatest share of an identity that may be dropped, in [0, 1].
+        targets: what may go wrong; the defaults when None.
+        duplicates: take copies of a picture out.
+        evaluation: set folders whose people and pictures must not be in the clean set; what is
+            found is listed in `overlap.parquet`.
+        limits: which faces are too poor to keep; none when None.
         flip: average each embedding with that of the mirror image.
         batch_size: chips a call.
         threads: cores to use, all when None.
+        seed: of what is sampled.
 
     Returns:
-        The round's summary, with `round` (the number, None if nothing changed) and `changed`.
+        The round's summary, with `round` (the number, None if nothing was to do), `changed` (rows
+        that end otherwise than before) and `changed_share`.
 
     Raises:
         InputError: no complete set, in use, a bad model, or a chip that is missing.
     """
-    check_range(max_drop, "max_drop", 0.0, 1.0)
-    if threshold is not None:
-        check_range(threshold, "threshold", -1.0, 1.0)
+    targets, limits = targets or Targets(), limits or QualityLimits()
     folder = open_set(out)
+    models = model if isinstance(model, tuple) else (model,)
+    tested = open_evaluation(evaluation)
     with folder.lock("run"):
+        check_finished(folder)
         for place in (folder.root, folder.scores(1).parent):
             clear_leftovers(place)
         manifest = read_manifest(folder.manifest)
-        embedder = Embedder(model, runtime, batch_size, flip, threads)
-        settings = {
-            "check": CHECK,
-            "method": METHOD,
-            "model_sha256": embedder.model_hash,
-            "threshold": "auto" if threshold is None else threshold,
-            "max_drop": max_drop,
-            "manifest_sha256": sha256_file(folder.manifest),
-        }
+        embedders = [Embedder(one, runtime, batch_size, flip, threads) for one in models]
         log = read_log(folder.log)
-        if log.active and log.active[-1].summary["settings"] == settings:
-            write_manifest(replay(manifest, log.decisions()), folder.clean)
-            return {**log.active[-1].summary, "round": None, "changed": 0}
-        usable = _select_usable(manifest)
+        pinned = find_pinned(log)
+        settings = {
+            "check": CHECKS[word.IDENTITY],
+            "method": METHOD,
+            "model_sha256": embedders[0].model_hash,
+            "other_model_sha256": embedders[-1].model_hash if len(models) > 1 else None,
+            "targets": asdict(targets),
+            "duplicates": duplicates,
+            "evaluation": hash_evaluation(tested),
+            "limits": asdict(limits),
+            "seed": seed,
+            "manifest_sha256": sha256_file(folder.manifest),
+            "reviewed": _hash_pins(pinned),
+        }
+        if (last := find_automatic(log)) is not None and last["settings"] == settings:
+            write_clean(folder, log)
+            return {**last, "round": None, "changed": 0, "changed_share": 0.0}
+        usable = select_usable(manifest)
         if not usable.ids:
             raise InputError(
                 f"{out} has no usable face; see the reasons: facerec-clean report {out}"
             )
-        return _run(folder, manifest, usable, embedder, log, settings)
+        began = time.monotonic()
+        embedded = [embed_rows(folder, manifest, usable, one) for one in embedders]
+        embed_s = time.monotonic() - began
+        usable, embedded = _leave_out_blank(usable, embedded)
+        usable, pins = apply_pins(usable, manifest, pinned)
+        views = _judge(folder, manifest, usable, embedded, targets, duplicates, threads, seed)
+        verdicts = _decide(usable, views, targets)
+        if tested:
+            _leave_out_tested(folder, manifest, usable, views, verdicts, embedders[0], tested)
+        quality = _rate(manifest, usable, views)
+        drop_poor(verdicts, quality, limits)
+        pin_rows(verdicts, pins)
+        summary = _log(folder, manifest, usable, views, verdicts, quality, settings, log)
+        spent = time.monotonic() - began - embed_s
+        for stage, seconds in (("embed", embed_s), ("check", spent)):
+            figures = {"count": len(usable.ids), "unit": "faces", "round": log.next_number}
+            record_stage(folder, stage, seconds, **figures)
+        return summary
 
 
-def _run(
+def find_automatic(log: Log) -> dict[str, Any] | None:
+    """Return the summary of the last round that counts and was not a person's review."""
+    for entry in reversed(log.active):
+        if entry.summary.get("check") != REVIEW:
+            return entry.summary
+    return None
+
+
+def _hash_pins(pinned: pa.Table) -> str:
+    return sha256_bytes(json.dumps(pinned.to_pydict(), sort_keys=True).encode())
+
+
+def _leave_out_blank(usable: Usable, embedded: list[Embedded]) -> tuple[Usable, list[Embedded]]:
+    """Return the rows that every model gives a direction: a zero vector compares to nothing."""
+    kept = np.all([one.norms > 0 for one in embedded], axis=0)
+    if kept.all():
+        return usable, embedded
+    fewer = [replace(one, vectors=one.vectors[kept], norms=one.norms[kept]) for one in embedded]
+    return usable.select(kept), fewer
+
+
+def _judge(
     folder: SetFolder,
     manifest: pa.Table,
     usable: Usable,
-    embedder: Embedder,
-    log: Log,
-    settings: dict[str, Any],
-) -> dict[str, Any]:
-    """Embed, score, decide, log; what is written first is of no effect until the log has it."""
-    began = time.monotonic()
-    vectors, norms = _embed(folder, manifest, usable, embedder)
-    blank = frozenset(usable.rows[norms == 0].tolist())  # a zero vector can be compared to nothing
-    usable, vectors = _select_usable(manifest, blank), vectors[norms > 0]
-    if not usable.ids:
-        raise InputError(f"{embedder.info.name} gives every chip a zero vector; take another model")
-    embedded = time.monotonic()
-    threshold = None if settings["threshold"] == "auto" else settings["threshold"]
-    scores, cut = score_rows(vectors, usable.labels, threshold)
-    max_drop, model_hash = settings["max_drop"], embedder.model_hash
-    decisions = _decide(manifest, usable, blank, scores, cut, max_drop, model_hash)
-    number = log.next_number
-    _write_scores(folder.scores(number), manifest, usable, scores)
-    changed = _find_changes(decisions, log.decisions(), number, first=not log.active)
-    checked = time.monotonic()
-    summary = _summarise(decisions, changed, scores, cut, settings, embedder)
-    append_round(folder.log, changed, summary)
-    write_manifest(replay(manifest, [*log.decisions(), *changed]), folder.clean)
-    count = len(usable.ids)
-    record_stage(folder, "embed", embedded - began, count=count, unit="faces", round=number)
-    record_stage(folder, "check", checked - embedded, count=count, unit="faces", round=number)
-    return {**summary, "round": number, "changed": summary["actions_changed"]}
+    embedded: list[Embedded],
+    targets: Targets,
+    duplicates: bool,
+    threads: int | None,
+    seed: int,
+) -> RoundViews:
+    judged: list[tuple[Mask, Judgement]] = []
+    copies: Duplicates | None = None
+    cuts: list[CopyCut] = []
+    looks = look_at_rows(folder, manifest, usable) if duplicates else None
+    for number, one in enumerate(embedded):
+        graph = connect_rows(folder, usable, one, threads)
+        near, labels = (graph.neighbours, graph.scores), usable.labels
+        if looks is not None:
+            found = find_duplicates(
+                one.vectors, labels, *near, looks.hashes, quality=looks.sharpness
+            )
+            copies = copies or found
+            # Copies have no vote: ten prints of one wrong face are one wrong face.
+            labels = np.where((found.kept_row >= 0) & ~found.across, -1, labels)
+        cuts.append(copies.cut if copies else find_copy_cut(one.vectors, labels, *near))
+        verdict = judge(one.vectors, labels, graph.neighbours, targets, usable.photos, seed)
+        rows = np.ones(len(labels), bool) if len(embedded) == 1 else usable.half == number
+        judged.append((rows, verdict))
+    return RoundViews(embedded, judged, copies, cuts[0], looks)
 
 
-def undo_round(out: Path) -> tuple[int, int]:
-    """Take the last round back; return its number and how many rows the clean set has now."""
-    folder = open_set(out)
-    with folder.lock("undo"):
-        number = undo_last(folder.log)
-        clean = replay(read_manifest(folder.manifest), read_log(folder.log).decisions())
-        write_manifest(clean, folder.clean)
-    return number, clean.num_rows
+def _decide(usable: Usable, views: RoundViews, targets: Targets) -> Verdicts:
+    given = targets.threshold is not None
+    verdicts = write_verdicts(usable, views.judged, given_threshold=given)
+    if views.duplicates is not None:
+        drop_copies(verdicts, views.duplicates, views.gather("owners.own"))
+    return verdicts
 
 
-def read_chip(path: Path) -> NDArray[np.uint8]:
-    """Return a chip of a set, uint8 RGB (112, 112, 3).
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None or image.shape != (112, 112, 3):
-        raise InputError(f"chip {path} is missing or damaged; ingest the source into a new folder")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+def _rate(manifest: pa.Table, usable: Usable, views: RoundViews) -> QualityTable:
+    own, sure = views.gather("scores.own"), views.gather("scores.core")
+    return rate_rows(manifest, usable, views.embedded[0].norms, own, sure, views.looks)
 
 
-def _select_usable(manifest: pa.Table, without: frozenset[int] = frozenset()) -> Usable:
-    chips = manifest["chip"].to_pylist()
-    rows = np.array([r for r, chip in enumerate(chips) if chip and r not in without], np.int64)
-    given = manifest["identity"].to_pylist()
-    names = sorted({given[row] for row in rows} - {""})
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers.get(given[row], -1) for row in rows], np.int64)
-    return Usable(rows, [PurePosixPath(chips[row]).stem for row in rows], labels, names)
-
-
-def _embed(
-    folder: SetFolder, manifest: pa.Table, usable: Usable, embedder: Embedder
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    cache = EmbeddingCache(folder.embeddings, embedder.model_hash, embedder.dim)
-    chips = manifest["chip"].to_pylist()
-
-    def load(positions: list[int]) -> NDArray[np.uint8]:
-        return np.stack([read_chip(folder.root / chips[usable.rows[i]]) for i in positions])
-
-    return embed_cached(embedder, cache, usable.ids, load)
-
-
-def _decide(
+def _leave_out_tested(
+    folder: SetFolder,
     manifest: pa.Table,
     usable: Usable,
-    blank: frozenset[int],
-    scores: ScoreTable,
-    cut: Threshold,
-    max_drop: float,
-    model_hash: str,
-) -> list[Decision]:
-    """Return one decision for every row of the manifest, in its order."""
-    flagged = flag_rows(scores, cut.value)
-    near = _find_likely_owners(scores, usable, cut.value)
-    dropped = cap_drops(flagged, scores, usable.labels, max_drop)
-    columns = ("image_id", "path", "face", "identity", "reason")
-    places = {int(row): place for place, row in enumerate(usable.rows)}
-    decisions = []
-    rows = zip(*(manifest[name].to_pylist() for name in columns), strict=True)
-    for row, (image_id, path, face, identity, reason) in enumerate(rows):
-        # The round's number is set when it is logged.
-        unusable = Decision(
-            image_id, path, face, 0, "ingest", "drop", identity, None, None, None, "", reason
-        )
-        place = places.get(row)
-        if row in blank:
-            decisions.append(
-                replace(unusable, check=EMBEDDING, model=model_hash, reason=NO_DIRECTION)
-            )
-            continue
-        if place is None:
-            decisions.append(unusable)
-            continue
-        own, drop = float(scores.own[place]), bool(dropped[place])
-        decisions.append(
-            replace(
-                unusable,
-                check=CHECK,
-                action="drop" if drop else "keep",
-                to_identity=None if drop else identity,
-                score=own if np.isfinite(own) else None,
-                threshold=cut.value if scores.size[place] >= MIN_PICTURES else None,
-                model=model_hash,
-                reason=_explain(scores, usable, place, drop, bool(flagged[place]), near[place]),
-            )
-        )
-    return decisions
+    views: RoundViews,
+    verdicts: Verdicts,
+    embedder: Embedder,
+    tested: Sequence[EvaluationSet],
+) -> None:
+    cut, one = views.cut, views.embedded[0]
+    shas = manifest["sha256"].take(pa.array(usable.rows))
+    hashes = None if views.looks is None else views.looks.hashes
+    pairs = drop_overlap(verdicts, usable, one, embedder, tested, cut, hashes, shas)
+    write_overlap(folder.root / "overlap.parquet", pairs)
 
 
-def _find_likely_owners(scores: ScoreTable, usable: Usable, threshold: float) -> list[str]:
-    """Return whose face each row may be instead, "" where no other centre is that near.
-
-    The nearest of many strangers is never far: a row must lie nearer than one right row in a
-    thousand lies to its nearest stranger.
-    """
-    known = scores.other[scores.core & np.isfinite(scores.other)]
-    least = max(threshold, float(np.quantile(known, 0.999))) if len(known) else np.inf
-    near = (scores.other >= least) & ~(scores.own >= scores.other)
-    return [usable.names[i] if n else "" for i, n in zip(scores.other_identity, near, strict=True)]
-
-
-def _explain(
-    scores: ScoreTable, usable: Usable, place: int, drop: bool, flagged: bool, near: str
-) -> str:
-    if usable.labels[place] < 0:
-        return UNLABELLED
-    if scores.size[place] < MIN_PICTURES:
-        return TOO_FEW
-    if flagged and not drop:
-        return CAPPED
-    if not drop:
-        return RIGHT
-    return f"{WRONG}, near that of {near}" if near else WRONG
-
-
-def _find_changes(
-    decisions: Sequence[Decision], earlier: Sequence[Decision], number: int, *, first: bool
-) -> list[Decision]:
-    """Return the decisions to log: all in the first round, then those that change a row."""
-    state = {decision.key: decision.to_identity for decision in earlier}
-    logged = []
-    for decision in decisions:
-        if first:
-            logged.append(replace(decision, round=number))
-            continue
-        before = state.get(decision.key, decision.from_identity)
-        if before == decision.to_identity:
-            continue
-        action = "restore" if before is None else decision.action
-        logged.append(replace(decision, round=number, from_identity=before, action=action))
-    return logged
+def _log(
+    folder: SetFolder,
+    manifest: pa.Table,
+    usable: Usable,
+    views: RoundViews,
+    verdicts: Verdicts,
+    quality: QualityTable,
+    settings: dict[str, Any],
+    log: Log,
+) -> dict[str, Any]:
+    """Write scores, round and clean set; what is written first has no effect until it is logged."""
+    _, before = read_state(folder, log.active)
+    model = views.embedded[0].model
+    table, changed = build_round(manifest, usable, verdicts, before.take_names(before.codes), model)
+    number = log.next_number
+    columns = gather_columns(usable, views) | {"quality": quality.score}
+    _write_table(folder.scores(number), build_scores(manifest, usable, verdicts, columns))
+    first = find_automatic(log) is None
+    logged = table if first else table.filter(pa.array(changed))
+    summary = summarise(usable, views, verdicts, settings)
+    blank = int(np.count_nonzero(pc.equal(table["check"], CHECKS[word.EMBEDDING])))
+    if blank:
+        summary["reasons"][REASONS[word.NO_DIRECTION]] = blank
+    summary["drops_by"] = describe_drops(manifest, usable, verdicts, quality)
+    summary["rows"], summary["dropped"] = manifest.num_rows, summary["dropped"] + blank
+    restored = int(np.count_nonzero(pc.equal(logged["action"], "restore").to_numpy()))
+    settled = int(changed.sum())
+    summary |= {"restored": restored, "changed": settled, "changed_share": settled / len(changed)}
+    append_round(folder.log, logged, summary)
+    write_clean(folder, read_log(folder.log))
+    return {**summary, "round": number}
 
 
-def _write_scores(path: Path, manifest: pa.Table, usable: Usable, scores: ScoreTable) -> None:
-    taken = manifest.select(["image_id", "path", "face", "identity", "chip"])
-    table = taken.take(pa.array(usable.rows))
-    nearest = [usable.names[i] if i >= 0 else "" for i in scores.other_identity]
-    for name, values in (
-        ("own", pa.array(scores.own, pa.float64(), from_pandas=True)),
-        ("other", pa.array(scores.other, pa.float64(), from_pandas=True)),
-        ("other_identity", pa.array(nearest, pa.string())),
-        ("size", pa.array(scores.size)),
-        ("core", pa.array(scores.core)),
-    ):
-        table = table.append_column(name, values)
+def _write_table(path: Path, table: pa.Table) -> None:
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-def _summarise(
-    decisions: Sequence[Decision],
-    changed: Sequence[Decision],
-    scores: ScoreTable,
-    cut: Threshold,
-    settings: dict[str, Any],
-    embedder: Embedder,
-) -> dict[str, Any]:
-    reasons: dict[str, int] = {}
-    for decision in decisions:
-        if decision.check in (CHECK, EMBEDDING):
-            reason = decision.reason.split(", near that of ")[0]
-            reasons[reason] = reasons.get(reason, 0) + 1
-    judged = int(np.count_nonzero(scores.size >= MIN_PICTURES))
-    dropped = sum(reasons.get(name, 0) for name in (WRONG,))
-    actions = [d.action for d in changed if d.action != "keep"]
-    return {
-        "settings": settings,
-        "settings_sha256": sha256_bytes(json.dumps(settings, sort_keys=True).encode()),
-        "model": embedder.info.name,
-        "runtime": embedder.runtime_name,
-        "rows": len(decisions),
-        "usable": len(scores.own),
-        "judged": judged,
-        "kept": len(scores.own) - dropped,
-        "dropped": dropped,
-        "flagged": dropped + reasons.get(CAPPED, 0),
-        "restored": actions.count("restore"),
-        "actions_changed": len(actions),
-        "reasons": dict(sorted(reasons.items())),
-        "threshold": cut.value,
-        "threshold_found": cut.found,
-        "noise": cut.noise,
-        "expected_wrong_drops": cut.wrong_drops,
-        "expected_missed": cut.missed,
-        "histograms": {"own": cut.own.tolist(), "strangers": cut.strangers.tolist()},
-    }

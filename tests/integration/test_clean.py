@@ -37,7 +37,7 @@ def test_a_real_crawl_from_ingest_to_report(real_data, tmp_path, capsys):
     out, weights = tmp_path / "set", real_data / "weights"
     assert run("ingest", source, out, "--detector", weights / "yunet.onnx") == 0
     assert run("run", out, "--model", weights / "MobileFaceNet.onnx") == 0
-    assert "flagged" in capsys.readouterr().out
+    assert "not who their folder says" in capsys.readouterr().out
     assert run("report", out, "--json", tmp_path / "report.json") == 0
     figures = json.loads((tmp_path / "report.json").read_text())
     assert figures["decided"] == figures["rows"] == 79
@@ -48,7 +48,7 @@ def test_a_real_crawl_from_ingest_to_report(real_data, tmp_path, capsys):
     }
     # Two whose faces are plainly other people's; the hard ones are not asserted.
     assert {"7223/066026.jpg", "7245/202470.jpg"} <= gone
-    assert len(gone) <= 16
+    assert len(gone) <= 17  # one of them a copy of another picture
     assert "image/jpeg" not in Path(out / "report.html").read_text()
     assert run("run", out, "--model", weights / "MobileFaceNet.onnx") == 0
     assert "nothing changed" in capsys.readouterr().out

@@ -20,16 +20,11 @@ import data_tools.rounds as rounds
 from data_tools.decisions import read_log
 from data_tools.exports import export_set, name_folder
 from data_tools.ingest import ingest
+from data_tools.judgement import Targets
+from data_tools.log_clean import undo_rounds
 from data_tools.report import write_report
-from data_tools.rounds import (
-    CAPPED,
-    NO_DIRECTION,
-    RIGHT,
-    TOO_FEW,
-    UNLABELLED,
-    run_round,
-    undo_round,
-)
+from data_tools.round_table import CAPPED, NEAR, NO_DIRECTION, REASONS, TOO_FEW, UNLABELLED
+from data_tools.rounds import run_round
 from data_tools.score import score_set
 from facerec.checks import InputError
 from facerec.data.manifest import read_manifest
@@ -37,6 +32,7 @@ from facerec.embedder import Embeddings
 from facerec.io import read_json
 
 PEOPLE, IMAGES = 12, 8
+LENIENT = Targets(threshold=-1.0, false_relabels=1e-9)
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -108,16 +104,21 @@ def test_every_row_is_decided_with_a_reason_and_the_wrong_ones_go(crawl):
     assert all(decision.reason and decision.round == 1 for decision in decisions)
     by_path = {decision.path: decision for decision in decisions}
     dropped = {path for path, decision in by_path.items() if decision.action == "drop"}
-    assert dropped == crawl.wrong | {"p00/broken.jpg"}
+    moved = {path for path, decision in by_path.items() if decision.action == "relabel"}
+    assert dropped == {"p00/4.png", "p00/broken.jpg"}
+    assert moved == crawl.wrong - {"p00/4.png"}
     assert by_path["p00/broken.jpg"].check == "ingest"
     assert by_path["p00/broken.jpg"].reason == "empty file"
-    assert by_path["p11/0.png"].reason == TOO_FEW and by_path["loose.png"].reason == UNLABELLED
-    assert by_path["p01/0.png"].reason == RIGHT
-    assert by_path["p00/3.png"].reason.endswith("near that of p05")
+    assert by_path["p11/0.png"].reason == REASONS[TOO_FEW]
+    assert by_path["loose.png"].reason == REASONS[UNLABELLED]
+    assert by_path["p01/0.png"].reason == REASONS[NEAR]
+    assert by_path["p00/3.png"].reason == "shows the other identity: p05"
     assert by_path["p00/4.png"].reason == "far from its identity's centre"
     one = by_path["p00/3.png"]
-    assert one.score < one.threshold == summary["threshold"] and one.model == "1" * 64
-    assert (one.from_identity, one.to_identity) == ("p00", None)
+    assert one.score >= one.threshold == summary["move_at"] and one.model == "1" * 64
+    assert (one.from_identity, one.to_identity) == ("p00", "p05")
+    gone = by_path["p00/4.png"]
+    assert gone.score < gone.threshold == summary["keep_at"] and gone.to_identity is None
     assert clean_paths(crawl.out) == set(rows["path"].to_pylist()) - dropped
     scores = pq.read_table(crawl.out / "scores" / "round-0001.parquet")
     assert scores.num_rows == summary["usable"]
@@ -137,34 +138,37 @@ def test_again_changes_nothing_and_heals_a_lost_clean_set(crawl):
 def test_other_settings_make_a_round_of_changes_that_restores_and_is_undone(crawl):
     run_round(crawl.out, 1)
     kept = clean_paths(crawl.out)
-    second = run_round(crawl.out, 1, threshold=-1.0)
+    second = run_round(crawl.out, 1, targets=LENIENT)
     log = read_log(crawl.out / "decisions.jsonl")
-    assert second["round"] == 2 and second["restored"] == len(crawl.wrong)
+    assert second["round"] == 2 and second["restored"] == 1 and second["relabelled"] == 0
     assert {d.path for d in log.rounds[1].decisions} == crawl.wrong
-    assert all(d.action == "restore" and d.from_identity is None for d in log.rounds[1].decisions)
+    back = {d.path: d for d in log.rounds[1].decisions}
+    assert back["p00/4.png"].action == "restore" and back["p00/4.png"].from_identity is None
+    assert (back["p00/3.png"].from_identity, back["p00/3.png"].to_identity) == ("p05", "p00")
     assert clean_paths(crawl.out) == kept | crawl.wrong
-    number, rows = undo_round(crawl.out)
-    assert (number, rows) == (2, len(kept)) and clean_paths(crawl.out) == kept
+    undone = undo_rounds(crawl.out)
+    assert (undone["undone"], undone["rows"]) == ([2], len(kept))
+    assert clean_paths(crawl.out) == kept
     third = run_round(crawl.out, 2)
     assert third["round"] == 3 and third["changed"] == 0
 
 
 def test_the_cap_is_told(crawl):
-    run_round(crawl.out, 1, threshold=1.0, max_drop=0.25)
+    run_round(crawl.out, 1, targets=Targets(threshold=1.0, max_drop=0.25, false_relabels=1e-9))
     decisions = read_log(crawl.out / "decisions.jsonl").decisions()
     mine = [d for d in decisions if d.path.startswith("p07/")]
     assert [d.action for d in mine].count("drop") == 2
-    assert {d.reason for d in mine if d.action == "keep"} == {CAPPED}
+    assert {d.reason for d in mine if d.action == "keep"} == {REASONS[CAPPED]}
 
 
 def test_bad_settings_and_sets_are_named(crawl, tmp_path):
     with pytest.raises(InputError, match="max_drop must lie in"):
-        run_round(crawl.out, 1, max_drop=2)
+        run_round(crawl.out, 1, targets=Targets(max_drop=2))
     with pytest.raises(InputError, match="threshold must lie in"):
-        run_round(crawl.out, 1, threshold=7)
+        run_round(crawl.out, 1, targets=Targets(threshold=7))
     with pytest.raises(InputError, match="is no set"):
         run_round(tmp_path / "nothing", 1)
-    for job in (lambda: export_set(crawl.out, tmp_path / "e"), lambda: undo_round(crawl.out)):
+    for job in (lambda: export_set(crawl.out, tmp_path / "e"), lambda: undo_rounds(crawl.out)):
         with pytest.raises(InputError, match=r"not cleaned yet|no round left"):
             job()
     chip = next((crawl.out / "chips").rglob("*.png"))
@@ -186,7 +190,7 @@ rounds.run_round(Path(sys.argv[1]), 1)
 """
 
 
-@pytest.mark.parametrize("where", ["append_round", "write_manifest"])
+@pytest.mark.parametrize("where", ["append_round", "write_clean", "build_round"])
 def test_kill_9_in_a_round_then_the_same_command_gives_the_same_clean_set(crawl, where):
     here = str(Path(__file__).parent)
     done = subprocess.run(
@@ -198,7 +202,7 @@ def test_kill_9_in_a_round_then_the_same_command_gives_the_same_clean_set(crawl,
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     run_round(crawl.out, 1)
     every = set(read_manifest(crawl.out / "manifest.parquet")["path"].to_pylist())
-    assert clean_paths(crawl.out) == every - crawl.wrong - {"p00/broken.jpg"}
+    assert clean_paths(crawl.out) == every - {"p00/4.png", "p00/broken.jpg"}
     assert len(read_log(crawl.out / "decisions.jsonl").rounds) == 1
 
 
@@ -212,8 +216,8 @@ def test_score_against_the_truth(crawl):
     assert figures["lost_share"] == 0.0
     assert figures["kinds"]["flip"] == {"wrong": 6, "hit": 6, "recall": 1.0}
     assert figures["unknown"] == 2 and figures["unusable"] == 0
-    undo_round(crawl.out)
-    run_round(crawl.out, 1, threshold=-1.0)
+    undo_rounds(crawl.out)
+    run_round(crawl.out, 1, targets=LENIENT)
     figures = score_set(crawl.out, crawl.truth)
     assert figures["hit"] == 0 and figures["precision"] is None and figures["f1"] == 0.0
     pq.write_table(pa.table({"key": ["a"]}), crawl.truth)
@@ -262,13 +266,13 @@ def test_report_shows_figures_and_no_picture_unless_asked(crawl, tmp_path):
     assert figures["decided"] == figures["rows"]
     assert [entry["stage"] for entry in figures["stages"]] == ["ingest", "embed", "check"]
     first = figures["identities"][0]
-    assert (first["identity"], first["dropped"], first["faces"]) == ("p00", 2, 8)
+    assert (first["identity"], first["dropped"], first["faces"]) == ("p00", 1, 8)
     for path in (crawl.out / "report.json", tmp_path / "copy.json"):
         saved = read_json(path)
         assert saved["identities"] == json.loads(json.dumps(figures["identities"]))
         assert saved["provenance"]["hashes"]["model"] == "1" * 64
     text = write_report(crawl.out, with_images=True)[0].read_text()
-    assert text.count("image/jpeg") == len(crawl.wrong)
+    assert text.count("image/jpeg") == 1
 
 
 def test_a_chip_without_direction_goes_and_the_others_are_judged(crawl, monkeypatch):
@@ -288,10 +292,10 @@ def test_a_chip_without_direction_goes_and_the_others_are_judged(crawl, monkeypa
     summary = run_round(crawl.out, 1)
     decisions = read_log(crawl.out / "decisions.jsonl").decisions()
     by_path = {decision.path: decision for decision in decisions}
-    assert by_path[lost].action == "drop" and by_path[lost].reason == NO_DIRECTION
-    assert summary["reasons"][NO_DIRECTION] == 1 and len(decisions) == summary["rows"]
+    assert by_path[lost].action == "drop" and by_path[lost].reason == REASONS[NO_DIRECTION]
+    assert summary["reasons"][REASONS[NO_DIRECTION]] == 1 and len(decisions) == summary["rows"]
     dropped = {path for path, decision in by_path.items() if decision.action == "drop"}
-    assert dropped == crawl.wrong | {"p00/broken.jpg", lost}
+    assert dropped == {"p00/4.png", "p00/broken.jpg", lost}
     assert lost not in clean_paths(crawl.out)
 
 
