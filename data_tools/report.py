@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_tools.decisions import Log, find_dropped, read_log
-from data_tools.rounds import read_chip
+from data_tools.decisions import Log, Round, read_log
+from data_tools.log_clean import read_state
+from data_tools.review_answers import SITE
+from data_tools.review_rows import Array, Rows, collect_rows, take_floats
 from data_tools.sets import SetFolder, open_set, read_info
 from data_tools.thresholds import EDGES, MIDS
 from facerec.checks import InputError
-from facerec.data.manifest import read_manifest
 from facerec.io import sha256_file
 from facerec.pages import Page, build_line_plot
 from facerec.provenance import versions, write_result
 
 _MAX_PICTURES = 200
+_MODEL = "model_sha256"
+_COLUMNS = (
+    "kept",
+    "dropped",
+    "relabelled",
+    "merged",
+    "split",
+    "duplicates",
+    "overlap",
+    "restored",
+    "threshold",
+    "noise",
+    "flagged_share",
+)
+"""Figures of a round in the table of rounds."""
 
 
 def write_report(
@@ -39,14 +56,17 @@ def write_report(
     if top < 1:
         raise InputError(f"the table needs at least 1 identity, got {top}")
     folder = open_set(out)
-    figures = build_figures(folder)
-    dropped = _list_dropped(folder)
+    log = read_log(folder.log)
+    rows = collect_rows(folder, log) if _find_scored(folder, log) else None
+    figures = _build_figures(folder, log, rows)
     page = _build_page(figures, top)
+    if (folder.root / SITE / "index.html").is_file():
+        page.heading("Review").link("Contact sheets and sample", f"{SITE}/index.html")
     if with_images:
-        _add_pictures(page, folder, dropped)
+        _add_pictures(page, folder, rows)
     hashes = {"manifest": sha256_file(folder.manifest)}
-    if figures["round"] is not None:
-        hashes["model"] = figures["round"]["settings"]["model_sha256"]
+    if (figures["round"] or {}).get("settings", {}).get(_MODEL):
+        hashes["model"] = figures["round"]["settings"][_MODEL]
     config = {"with_images": with_images, "top": top}
     for path in (folder.root / "report.json", json_path):
         if path is not None:
@@ -55,83 +75,101 @@ def write_report(
 
 
 def build_figures(folder: SetFolder) -> dict[str, Any]:
-    """Return the figures of a set: ingest, stages, rounds, the last round, each identity."""
-    info, log = read_info(folder), read_log(folder.log)
-    manifest = read_manifest(folder.manifest)
-    reasons = Counter(reason for reason in manifest["reason"].to_pylist() if reason)
-    rows, unusable = manifest.num_rows, sum(reasons.values())
-    last = log.active[-1] if log.active else None
+    """Return the figures of a set: ingest, stages, rounds, the last scored round, each identity."""
+    log = read_log(folder.log)
+    rows = collect_rows(folder, log) if _find_scored(folder, log) else None
+    return _build_figures(folder, log, rows)
+
+
+def _build_figures(folder: SetFolder, log: Log, rows: Rows | None) -> dict[str, Any]:
+    info = read_info(folder)
+    manifest = pq.read_table(folder.manifest, columns=["path", "reason"], partitioning=None)
+    counts = pc.value_counts(manifest["reason"].combine_chunks()).to_pylist()
+    reasons = {one["values"]: one["counts"] for one in counts if one["values"]}
+    unusable = sum(reasons.values())
+    _, fates = read_state(folder, log.active)
     return {
         "settings": info["settings"],
         "ingested_with": info["versions"],
-        "rows": rows,
-        "pictures": len(set(manifest["path"].to_pylist())),
-        "faces": rows - unusable,
+        "rows": manifest.num_rows,
+        "pictures": pc.count_distinct(manifest["path"]).as_py(),
+        "faces": manifest.num_rows - unusable,
         "unusable": unusable,
-        "reasons": dict(reasons.most_common()),
+        "reasons": dict(sorted(reasons.items(), key=lambda item: -item[1])),
         "stages": info["stages"],
-        "rounds": [_describe_round(entry.summary, entry.number) for entry in log.active],
-        "round": None if last is None else {"number": last.number, **last.summary},
-        "decided": len({decision.key for decision in log.decisions()}),
-        "identities": _count_identities(folder, log),
+        "rounds": [_describe_round(entry) for entry in log.active],
+        "round": None if rows is None else {"number": rows.round.number, **rows.round.summary},
+        "decided": int(np.count_nonzero(fates.decided >= 0)),
+        "identities": [] if rows is None else _count_identities(rows.table),
     }
 
 
-def _describe_round(summary: dict[str, Any], number: int) -> dict[str, Any]:
-    names = ("model", "judged", "kept", "dropped", "restored", "threshold", "threshold_found")
-    judged = summary["judged"]
-    share = summary["flagged"] / judged if judged else 0.0
-    return {"round": number, **{name: summary[name] for name in names}, "flagged_share": share}
+def _find_scored(folder: SetFolder, log: Log) -> bool:
+    return any(folder.scores(entry.number).is_file() for entry in log.active)
 
 
-def _read_scores(folder: SetFolder, log: Log) -> dict[str, list[Any]]:
-    table = pq.read_table(folder.scores(log.active[-1].number), partitioning=None)
-    columns: dict[str, list[Any]] = table.to_pydict()
-    return columns
+def _describe_round(entry: Round) -> dict[str, Any]:
+    """Return what a round says of itself; a person's review has neither model nor threshold."""
+    summary = entry.summary
+    names = ("model", "judged", "threshold_found", *_COLUMNS)
+    judged, flagged = summary.get("judged"), summary.get("flagged")
+    share = flagged / judged if judged and flagged is not None else None
+    found = {name: summary.get(name) for name in names if name != "flagged_share"}
+    check = summary.get("check") or summary.get("settings", {}).get("check")
+    return {"round": entry.number, "check": check, **found, "flagged_share": share}
 
 
-def _count_identities(folder: SetFolder, log: Log) -> list[dict[str, Any]]:
-    """Return each identity's figures after the last round, the greatest share of drops first."""
-    if not log.active:
-        return []
-    columns, gone = _read_scores(folder, log), find_dropped(log.decisions())
-    rows: dict[str, list[int]] = {}
-    for row, identity in enumerate(columns["identity"]):
-        if identity:
-            rows.setdefault(identity, []).append(row)
-    figures: list[dict[str, Any]] = []
-    for identity, mine in rows.items():
-        dropped = [r for r in mine if (columns["path"][r], columns["face"][r]) in gone]
-        own = [columns["own"][r] for r in mine if columns["own"][r] is not None]
-        others = Counter(columns["other_identity"][r] for r in dropped)
-        figures.append(
-            {
-                "identity": identity,
-                "faces": len(mine),
-                "dropped": len(dropped),
-                "share": len(dropped) / len(mine),
-                "median_score": float(np.median(own)) if own else None,
-                "lowest_score": min(own) if own else None,
-                "nearest_other": others.most_common(1)[0][0] if others else "",
-            }
-        )
+def _count_identities(table: pa.Table) -> list[dict[str, Any]]:
+    """Return each given identity's figures now, the greatest share of drops first."""
+    table = table.filter(pc.not_equal(table["identity"], ""))
+    encoded = table["identity"].combine_chunks().dictionary_encode()
+    code, names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+    gone = pc.is_null(table["fate"]).to_numpy()
+    faces = np.bincount(code, minlength=len(names))
+    dropped = np.bincount(code[gone], minlength=len(names))
+    median, lowest = _summarise_scores(code, take_floats(table, "own"), len(names))
+    nearest = _find_nearest(code[gone], table["other_identity"].filter(pa.array(gone)), len(names))
+    figures = [
+        {
+            "identity": name,
+            "faces": int(faces[i]),
+            "dropped": int(dropped[i]),
+            "share": float(dropped[i] / faces[i]),
+            "median_score": None if np.isnan(median[i]) else float(median[i]),
+            "lowest_score": None if np.isnan(lowest[i]) else float(lowest[i]),
+            "nearest_other": nearest[i],
+        }
+        for i, name in enumerate(names)
+    ]
     figures.sort(key=lambda entry: (-entry["share"], -entry["dropped"], entry["identity"]))
     return figures
 
 
-def _list_dropped(folder: SetFolder) -> list[tuple[float, str, str]]:
-    """Return (score, chip, label) of the dropped faces, lowest score first."""
-    log = read_log(folder.log)
-    if not log.active:
-        return []
-    columns, gone = _read_scores(folder, log), find_dropped(log.decisions())
-    dropped = []
-    for row, key in enumerate(zip(columns["path"], columns["face"], strict=True)):
-        if key in gone and columns["own"][row] is not None:
-            score = columns["own"][row]
-            label = f"{columns['identity'][row]}: {score:.2f} ({key[0]})"
-            dropped.append((score, columns["chip"][row], label))
-    return sorted(dropped)
+def _summarise_scores(code: np.ndarray, own: Array, count: int) -> tuple[Array, Array]:
+    """Return the median and the lowest score of each identity, float64 (count,), NaN for none."""
+    known = np.flatnonzero(~np.isnan(own))
+    order = known[np.lexsort((own[known], code[known]))]
+    scores, sizes = own[order], np.bincount(code[order], minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    median, lowest = np.full(count, np.nan), np.full(count, np.nan)
+    some = sizes > 0
+    first, size = starts[some], sizes[some]
+    lowest[some] = scores[first]
+    median[some] = (scores[first + (size - 1) // 2] + scores[first + size // 2]) / 2
+    return median, lowest
+
+
+def _find_nearest(code: np.ndarray, others: pa.ChunkedArray, count: int) -> list[str]:
+    """Return to whom most of each identity's rows are nearest, "" for an identity without rows."""
+    nearest = [""] * count
+    encoded = others.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    pairs, counts = np.unique(
+        code * max(len(names), 1) + encoded.indices.to_numpy(), return_counts=True
+    )
+    for pair in pairs[np.lexsort((-pairs, counts))].tolist():  # the most frequent writes last
+        nearest[pair // len(names)] = names[pair % len(names)]
+    return nearest
 
 
 def _build_page(figures: dict[str, Any], top: int) -> Page:
@@ -167,31 +205,55 @@ def _join(found: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
+_VALUES = (
+    ("judged", "faces judged"),
+    ("flagged", "flagged"),
+    ("dropped", "dropped"),
+    ("relabelled", "moved to another identity"),
+    ("merged", "of joined identities"),
+    ("split", "of split identities"),
+    ("duplicates", "duplicates"),
+    ("overlap", "in an evaluation set"),
+    ("threshold", "threshold"),
+    ("noise", "estimated share of wrong faces"),
+    ("expected_wrong_drops", "expected wrong drops, share"),
+    ("expected_missed", "expected missed, share"),
+)
+
+
 def _add_round(page: Page, figures: dict[str, Any], summary: dict[str, Any]) -> None:
-    judged = summary["judged"]
+    settings = summary.get("settings", {})
     values = {
-        "check": summary["settings"]["check"],
-        "model": f"{summary['model']} ({summary['runtime']})",
-        "model hash": summary["settings"]["model_sha256"],
+        "check": settings.get("check"),
+        "model": f"{summary.get('model', '')} ({summary.get('runtime', '')})",
+        "model hash": settings.get(_MODEL),
         "rows decided": figures["decided"],
-        "faces judged": judged,
-        "flagged": summary["flagged"],
-        "share flagged": summary["flagged"] / judged if judged else 0.0,
-        "dropped": summary["dropped"],
-        "threshold": summary["threshold"],
-        "threshold from": "the set's own scores" if summary["threshold_found"] else "the user",
     }
-    if summary["noise"] is not None:
-        values["estimated share of wrong faces"] = summary["noise"]
-        values["expected wrong drops, share"] = summary["expected_wrong_drops"]
-        values["expected missed, share"] = summary["expected_missed"]
-    page.heading("Decisions").key_values(values)
-    rows = [(reason, count) for reason, count in summary["reasons"].items()]
-    page.table(("reason", "faces"), rows, "What was decided on faces, and why.")
-    columns = ("round", "kept", "dropped", "restored", "threshold", "share flagged")
-    names = ("round", "kept", "dropped", "restored", "threshold", "flagged_share")
-    table = [[entry[name] for name in names] for entry in figures["rounds"]]
+    values |= {title: summary.get(name) for name, title in _VALUES}
+    if "threshold_found" in summary:
+        origin = "the set's own scores" if summary["threshold_found"] else "the user"
+        values["threshold from"] = origin
+    found = {name: value for name, value in values.items() if value is not None}
+    page.heading("Decisions").key_values(found)
+    reasons = list(summary.get("reasons", {}).items())
+    if reasons:
+        page.table(("reason", "faces"), reasons, "What was decided on faces, and why.")
+    _add_rounds(page, figures["rounds"])
+    _add_histogram(page, summary)
+
+
+def _add_rounds(page: Page, rounds: list[dict[str, Any]]) -> None:
+    """Add the table of rounds, with the columns that some round has a figure for."""
+    names = [name for name in _COLUMNS if any(entry[name] is not None for entry in rounds)]
+    columns = ("round", *(name.replace("flagged_share", "share flagged") for name in names))
+    table = [[entry[name] for name in ("round", *names)] for entry in rounds]
     page.table(columns, table, "The rounds that count.")
+
+
+def _add_histogram(page: Page, summary: dict[str, Any]) -> None:
+    if not summary.get("histograms") or summary.get("threshold") is None:
+        page.paragraph("The round recorded no histogram of its scores.")
+        return
     own = np.array(summary["histograms"]["own"])
     strangers = np.array(summary["histograms"]["strangers"][0])
     series = {
@@ -245,9 +307,18 @@ def _add_stages(page: Page, stages: list[dict[str, Any]]) -> None:
     page.table(("stage", "seconds", "of", "a second"), rows, "Wall time of each stage.")
 
 
-def _add_pictures(page: Page, folder: SetFolder, dropped: list[tuple[float, str, str]]) -> None:
+def _add_pictures(page: Page, folder: SetFolder, rows: Rows | None) -> None:
+    from data_tools.spaces import read_chip
+
     page.heading("Dropped faces")
-    shown = dropped[:_MAX_PICTURES]
-    page.paragraph(f"{len(shown):,} of {len(dropped):,} dropped faces, the lowest score first.")
-    images = [read_chip(folder.root / chip) for _, chip, _ in shown]
-    page.pictures(images, [label for _, _, label in shown])
+    if rows is None:
+        page.paragraph("Not cleaned yet: nothing was dropped.")
+        return
+    gone = pc.and_(pc.is_null(rows.table["fate"]), pc.is_valid(rows.table["own"]))
+    dropped = rows.table.filter(gone)
+    keys = [("own", "ascending"), ("path", "ascending")]
+    shown = dropped.take(pc.sort_indices(dropped, keys)[:_MAX_PICTURES]).to_pylist()
+    page.paragraph(f"{len(shown):,} of {dropped.num_rows:,} dropped faces, the lowest score first.")
+    images = [read_chip(folder.root / row["chip"]) for row in shown]
+    labels = [f"{row['identity']}: {row['own']:.2f} ({row['path']})" for row in shown]
+    page.pictures(images, labels)
