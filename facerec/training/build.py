@@ -105,8 +105,8 @@ def build_run(
     for _ in range(1, method.nets):
         other = build_backbone(settings.backbone.name, **settings.backbone.args)
         nets.append(_build_net(settings, other, chips, device, terms))
-    for net in nets:
-        _initialise(settings, net, loader.dataset, device)
+    for number, net in enumerate(nets):
+        _initialise(settings, net, loader.dataset, device, apart=number > 0)
         _compile(settings, net, loader, device)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     state = TrainState(nets, device, chips.digest(), scaler)
@@ -267,12 +267,12 @@ def _build_net(
 
 
 def _initialise(
-    settings: TrainSettings, net: Net, dataset: ChipDataset, device: torch.device
+    settings: TrainSettings, net: Net, dataset: ChipDataset, device: torch.device, *, apart: bool
 ) -> None:
     if settings.init.artefact is not None:
         load_artefact_weights(net.backbone, settings.init.artefact)
     if settings.init.head == "centroids":
-        set_centroids(net, dataset, device, settings.channels_last)
+        set_centroids(net, dataset, device, settings.channels_last, apart=apart)
 
 
 def _compile(settings: TrainSettings, net: Net, loader: ChipLoader, device: torch.device) -> None:

@@ -42,7 +42,9 @@ def load_artefact_weights(backbone: nn.Module, folder: Path) -> None:
     backbone.load_state_dict(stored)
 
 
-def set_centroids(net: Net, dataset: ChipDataset, device: torch.device, layout: bool) -> None:
+def set_centroids(
+    net: Net, dataset: ChipDataset, device: torch.device, layout: bool, *, apart: bool = False
+) -> None:
     """Make each class centre the mean direction of its chips' embeddings (METHODS 0.3).
 
     Sub-centres of a class start around it, a twentieth of a unit apart, so that they can part.
@@ -52,6 +54,8 @@ def set_centroids(net: Net, dataset: ChipDataset, device: torch.device, layout: 
         dataset: the chips.
         device: of the net.
         layout: whether pictures are channels_last.
+        apart: start the centres off the means, as far as sub-centres do: of two nets that teach
+            each other from one artefact, the second would else stay the first's copy.
     """
     head = net.head.head if isinstance(net.head, PartialFC) else net.head
     labels, copies = torch.from_numpy(dataset.chips.labels), head.sub_centers
@@ -65,7 +69,7 @@ def set_centroids(net: Net, dataset: ChipDataset, device: torch.device, layout: 
 
         centres = average_classes(iter_labelled(), head.num_classes)
     centres = centres.repeat_interleave(copies, dim=0)
-    if copies > 1:
+    if copies > 1 or apart:
         centres = centres + _SPREAD * torch.randn(centres.shape) / head.embedding_dim**0.5
     _fill(net, centres)
 
