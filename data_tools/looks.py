@@ -89,7 +89,9 @@ def _look(folder: SetFolder, ids: pa.Array, chips: pa.ChunkedArray) -> pa.Table:
 def _read_known(place: Path) -> pa.Table:
     files = sorted(place.glob("[!.]*.parquet"))
     tables = [pq.read_table(file, partitioning=None) for file in files]
-    return pa.concat_tables([_SCHEMA.empty_table(), *tables])
+    # What another version measured is measured again.
+    fitting = [table for table in tables if table.schema.equals(_SCHEMA)]
+    return pa.concat_tables([_SCHEMA.empty_table(), *fitting])
 
 
 def _write_shard(place: Path, table: pa.Table) -> None:

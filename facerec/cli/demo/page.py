@@ -52,8 +52,9 @@ def _add_headline(
     rows: dict[str, Any] = {
         "Crawl": f"{results['ingest']['pictures']:,} pictures, {results['ingest']['faces']:,} "
         f"faces, {results['ingest']['unusable']:,} without a usable face",
-        "Cleaning": f"{results['clean']['dropped']:,} faces dropped at a threshold of "
-        f"{results['clean']['threshold']:.3f} that the set's own scores gave",
+        "Cleaning": f"{results['clean']['dropped']:,} faces dropped, "
+        f"{results['clean']['relabelled']:,} moved to whom they show and "
+        f"{results['clean']['duplicates']:,} copies left out, by what the set's own scores gave",
     }
     if clean:
         rows["Cleaning against the truth"] = (
