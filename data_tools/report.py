@@ -240,6 +240,7 @@ def _add_round(page: Page, figures: dict[str, Any], summary: dict[str, Any]) -> 
         page.table(("reason", "faces"), reasons, "What was decided on faces, and why.")
     _add_rounds(page, figures["rounds"])
     _add_histogram(page, summary)
+    _add_drops(page, summary.get("drops_by", []))
 
 
 def _add_rounds(page: Page, rounds: list[dict[str, Any]]) -> None:
@@ -248,6 +249,18 @@ def _add_rounds(page: Page, rounds: list[dict[str, Any]]) -> None:
     columns = ("round", *(name.replace("flagged_share", "share flagged") for name in names))
     table = [[entry[name] for name in ("round", *names)] for entry in rounds]
     page.table(columns, table, "The rounds that count.")
+
+
+def _add_drops(page: Page, shares: list[dict[str, Any]]) -> None:
+    """Add whom the drops hit: hard but clean faces must survive."""
+    names = ("rows", "dropped", "share", "low", "high")
+    rows = [[f"{one['column']} {one['value']}", *(one[name] for name in names)] for one in shares]
+    if rows:
+        page.table(
+            ("part", "faces", "dropped", "share", "95 % from", "to"),
+            rows,
+            "Share of the faces dropped, by tenth of quality (1 is the poorest), source and split.",
+        )
 
 
 def _add_histogram(page: Page, summary: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -204,6 +205,32 @@ def test_kill_9_in_a_round_then_the_same_command_gives_the_same_clean_set(crawl,
     every = set(read_manifest(crawl.out / "manifest.parquet")["path"].to_pylist())
     assert clean_paths(crawl.out) == every - {"p00/4.png", "p00/broken.jpg"}
     assert len(read_log(crawl.out / "decisions.jsonl").rounds) == 1
+
+
+@pytest.mark.parametrize("where", ["scores", "decisions", "clean"])
+def test_a_full_disk_in_a_round_leaves_the_last_state_and_the_next_run_goes_on(
+    crawl, monkeypatch, where
+):
+    run_round(crawl.out, 1)
+    kept = clean_paths(crawl.out)
+    real = pq.ParquetWriter.write_table
+
+    def write(self, table, *rest, **more):
+        if where in str(self.where):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, table, *rest, **more)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write)
+    with pytest.raises(OSError, match="No space left"):
+        run_round(crawl.out, 1, targets=LENIENT)
+    monkeypatch.undo()
+    monkeypatch.setattr(rounds, "Embedder", StandIn)
+    assert clean_paths(crawl.out) == kept
+    assert not [path for path in crawl.out.rglob(".*") if path.suffix == ".parquet"]
+    again = run_round(crawl.out, 1, targets=LENIENT)
+    assert len(read_log(crawl.out / "decisions.jsonl").active) == 2
+    assert clean_paths(crawl.out) == kept | crawl.wrong
+    assert again["round"] == (None if where == "clean" else 2)
 
 
 def test_score_against_the_truth(crawl):
