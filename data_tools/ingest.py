@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,11 @@ from data_tools.ingest_part import (
     name_part_file,
 )
 from data_tools.sets import SET_FORMAT, SetFolder, clear_leftovers, read_info, record_stage
-from data_tools.workers import Died, run_here, run_in_processes, run_on_ray
+from data_tools.workers import Crew, Died, run_here, run_in_processes, run_on_ray
 from facerec.checks import InputError, check_one_of, check_range, check_whole
 from facerec.data.source_kinds import LABELLED_BY_COLUMN, open_parts
 from facerec.data.source_parts import Fault, SourcePlan
 from facerec.detection import build_detector, hash_detector
-from facerec.dist import cpu_count
 from facerec.io import write_json
 from facerec.progress import Progress
 from facerec.provenance import versions
@@ -47,39 +45,6 @@ PART_BYTES = 1 << 30
 _LISTING = ".listing.parquet"  # of this run; a leftover of it is cleared like any temporary file
 _LEAST_FAULTS = 3
 _FAULT_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Who does the work; the set does not depend on it.
-
-    Attributes:
-        workers: processes, at least 1; 1 without a cluster: this one. None on a cluster: as many
-            as it has room for.
-        ray: address of a Ray cluster, or "local"; None: none.
-        threads: that decode and detect in each, None: the cores shared out; 1 on a cluster.
-    """
-
-    workers: int | None = None
-    ray: str | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.workers is not None:
-            check_whole(self.workers, "workers", 1, 4096)
-        if self.threads is not None:
-            check_whole(self.threads, "threads", 1, 1024)
-
-    @property
-    def abreast(self) -> int:
-        """How many parts are worked on at the same time, as far as is known."""
-        return self.workers or 1
-
-    def count_threads(self) -> int:
-        """Return the threads of each worker."""
-        if self.threads is not None:
-            return self.threads
-        return 1 if self.ray is not None else max(1, cpu_count() // self.abreast)
 
 
 def ingest(

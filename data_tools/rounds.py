@@ -48,6 +48,7 @@ from data_tools.round_verdicts import (
 )
 from data_tools.sets import SetFolder, clear_leftovers, open_set, record_stage
 from data_tools.spaces import Embedded, connect_rows, embed_rows, read_chip
+from data_tools.workers import Crew
 from facerec.checks import InputError
 from facerec.data.manifest import read_manifest
 from facerec.embedder import Embedder
@@ -71,6 +72,7 @@ def run_round(
     flip: bool = False,
     batch_size: int = 32,
     threads: int | None = None,
+    crew: Crew | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Judge every row of a set with a model and log what changes.
@@ -93,6 +95,7 @@ def run_round(
         flip: average each embedding with that of the mirror image.
         batch_size: chips a call.
         threads: cores to use, all when None.
+        crew: who embeds: processes or a Ray cluster; this process when None.
         seed: of what is sampled.
 
     Returns:
@@ -136,7 +139,7 @@ def run_round(
                 f"{out} has no usable face; see the reasons: facerec-clean report {out}"
             )
         began = time.monotonic()
-        embedded = [embed_rows(folder, manifest, usable, one) for one in embedders]
+        embedded = [embed_rows(folder, manifest, usable, one, crew) for one in embedders]
         embed_s = time.monotonic() - began
         usable, embedded = _leave_out_blank(usable, embedded)
         usable, pins = apply_pins(usable, manifest, pinned)

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data_tools.embed_parts import embed_missing
 from data_tools.round_rows import Usable
 from data_tools.sets import SetFolder
+from data_tools.workers import Crew
 from facerec.checks import InputError
 from facerec.data.embedding_cache import EmbeddingCache
 from facerec.embedder import Embedder, embed_cached
@@ -44,14 +46,27 @@ class Embedded:
 
 
 def embed_rows(
-    folder: SetFolder, manifest: pa.Table, usable: Usable, embedder: Embedder
+    folder: SetFolder,
+    manifest: pa.Table,
+    usable: Usable,
+    embedder: Embedder,
+    crew: Crew | None = None,
 ) -> Embedded:
     """Return the embeddings of the usable rows, computing those that the set's cache lacks.
+
+    Args:
+        folder: of the set.
+        manifest: all rows.
+        usable: the rows wanted.
+        embedder: the model.
+        crew: who computes; this process when None.
 
     Raises:
         InputError: a chip is missing or damaged, or the model gives every chip a zero vector.
     """
     cache = EmbeddingCache(folder.embeddings, embedder.model_hash, embedder.dim)
+    if crew is not None and (crew.ray is not None or crew.abreast > 1):
+        embed_missing(folder, manifest, usable, embedder, cache, crew)
     chips = manifest["chip"].take(pa.array(usable.rows))
 
     def load(positions: list[int]) -> NDArray[np.uint8]:

@@ -20,7 +20,8 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from facerec.checks import InputError, JobError, MissingPackageError
+from facerec.checks import InputError, JobError, MissingPackageError, check_whole
+from facerec.dist import cpu_count
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,6 +40,39 @@ class Died(NamedTuple):
     """
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work; the set does not depend on it.
+
+    Attributes:
+        workers: processes, at least 1; 1 without a cluster: this one. None on a cluster: as many
+            as it has room for.
+        ray: address of a Ray cluster, or "local"; None: none.
+        threads: of each, None: the cores shared out; 1 on a cluster.
+    """
+
+    workers: int | None = None
+    ray: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_whole(self.workers, "workers", 1, 4096)
+        if self.threads is not None:
+            check_whole(self.threads, "threads", 1, 1024)
+
+    @property
+    def abreast(self) -> int:
+        """How many parts are worked on at the same time, as far as is known."""
+        return self.workers or 1
+
+    def count_threads(self) -> int:
+        """Return the threads of each worker."""
+        if self.threads is not None:
+            return self.threads
+        return 1 if self.ray is not None else max(1, cpu_count() // self.abreast)
 
 
 def run_here(

@@ -107,6 +107,7 @@ class Embedder:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         artefact = model if isinstance(model, Artefact) else resolve_model(model)
+        self.model = model.graph if isinstance(model, Artefact) else model
         self.info = artefact.info
         self.batch_size = batch_size
         self.flip = flip

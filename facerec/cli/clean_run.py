@@ -64,6 +64,13 @@ def add_run(commands: Commands) -> None:
     add("--keep-copies", action="store_true", help="do not take copies of a picture out")
     add("--flip", action="store_true", help="average with the mirror image")
     add("--threads", type=int, help="for embedding and search, all cores if left")
+    add("--workers", type=int, help="processes that embed; this one if left")
+    add(
+        "--ray",
+        metavar="ADDRESS",
+        help="Ray cluster that embeds, the set folder and the model on storage that it shares; "
+        "local starts one here",
+    )
     add("--seed", type=int, default=0, help="of what is sampled")
 
 
@@ -71,6 +78,7 @@ def _run_round(arguments: argparse.Namespace) -> None:
     from data_tools.judgement import Targets
     from data_tools.round_quality import QualityLimits
     from data_tools.rounds import run_round
+    from data_tools.workers import Crew
 
     targets = Targets(
         false_drops=arguments.false_drops,
@@ -89,6 +97,7 @@ def _run_round(arguments: argparse.Namespace) -> None:
         limits=QualityLimits(arguments.poorest, arguments.min_face_px, arguments.min_sharpness),
         flip=arguments.flip,
         threads=arguments.threads,
+        crew=Crew(arguments.workers, arguments.ray),
         seed=arguments.seed,
     )
     print(describe_round(summary))

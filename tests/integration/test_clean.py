@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from facerec.cli.clean import main
@@ -54,3 +56,24 @@ def test_a_real_crawl_from_ingest_to_report(real_data, tmp_path, capsys):
     assert "nothing changed" in capsys.readouterr().out
     assert run("export", out, tmp_path / "clean") == 0
     assert run("undo", out) == 0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("crew", [("--workers", "2"), ("--ray", "local")], ids=["processes", "ray"])
+def test_embedding_by_many_gives_the_same_round(real_data, tmp_path, crew):
+    if crew[0] == "--ray":
+        pytest.importorskip("ray")
+    source, model = tmp_path / "crawl", real_data / "weights" / "MobileFaceNet.onnx"
+    source.mkdir()
+    for person in ("7202", "7223", "7212"):
+        place = real_data / "aligned" / f"celeba_{person}"
+        (source / person).symlink_to(place, target_is_directory=True)
+    tables = []
+    for name, more in (("one", ()), ("many", crew)):
+        assert run("ingest", source, tmp_path / name, "--detector", "aligned") == 0
+        assert run("run", tmp_path / name, "--model", model, *more) == 0
+        tables.append(pq.read_table(tmp_path / name / "decisions" / "round-0001.parquet"))
+    assert tables[0].num_rows > 30
+    assert tables[0].drop_columns(["score"]).equals(tables[1].drop_columns(["score"]))
+    pair = [table["score"].to_numpy(zero_copy_only=False) for table in tables]
+    assert np.allclose(*pair, atol=1e-4, equal_nan=True)

@@ -187,7 +187,7 @@ def test_a_worker_refuses_other_storage_and_another_detector(source, tmp_path):
 
 
 def test_cores_are_shared_out(monkeypatch):
-    monkeypatch.setattr(module, "cpu_count", lambda: 8)
+    monkeypatch.setattr("data_tools.workers.cpu_count", lambda: 8)
     threads = [Crew(w).count_threads() for w in (None, 1, 3, 8, 20)]
     assert threads == [8, 8, 2, 1, 1]
     assert Crew(2, threads=5).count_threads() == 5
