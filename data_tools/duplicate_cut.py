@@ -22,7 +22,8 @@ FALLBACK_COSINE, FALLBACK_BITS, FALLBACK_AGREE = 0.97, 4, 0.8
 _LEAST_COSINE, _MOST_COSINE = 0.9, 0.999
 _EXCEEDED = 1e-3
 _LEAST_PHOTOS = 2000
-_DIFFERENT_BITS = 20
+DIFFERENT_BITS = 20
+"""Hashes that differ in more are of different photos, whatever a model says of them."""
 _FALSE_HASHES, _LEAST_STRANGERS = 1e-5, 500_000
 _SEARCHED_BITS = 6
 _STRANGERS, _COSINES = 4_000_000, 200_000
@@ -121,9 +122,9 @@ def _score_photos(
         block = slice(first, first + _BLOCK)
         near = neighbours[block]
         fits = (near >= 0) & (labels[near] == labels[block, None]) & (labels[block, None] >= 0)
-        fits &= count_bits(hashes[block, None], hashes[near]) > _DIFFERENT_BITS
+        fits &= count_bits(hashes[block, None], hashes[near]) > DIFFERENT_BITS
         if mirrors is not None:
-            fits &= count_bits(mirrors[block, None], hashes[near]) > _DIFFERENT_BITS
+            fits &= count_bits(mirrors[block, None], hashes[near]) > DIFFERENT_BITS
         rows = np.flatnonzero(fits.any(axis=1))
         found.append(scores[block][rows, np.argmax(fits[rows], axis=1)].astype(np.float64))
     return np.concatenate(found)

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.centres import Array, Labels, Mask, Vectors
-from data_tools.duplicate_cut import CopyCut, count_mirrored, find_copy_cut, score_pairs
+from data_tools.duplicate_cut import (
+    DIFFERENT_BITS,
+    CopyCut,
+    count_mirrored,
+    find_copy_cut,
+    score_pairs,
+)
 from data_tools.hashes import (
     MOST_EQUAL,
     Hashes,
@@ -189,7 +195,10 @@ def choose_kept(
     rank[_rank_rows(n, quality)] = np.arange(n)
     near = (table.bits >= 0) & (table.bits <= cut.bits)
     agree = table.cosines >= cut.agree
-    kinds = np.where(table.cosines >= cut.cosine, 3, 0)
+    # A net that learnt a set by heart gives all photos of a person nearly one embedding: where the
+    # pictures are plainly different, its word does not count.
+    alike = table.bits <= DIFFERENT_BITS  # -1: unknown
+    kinds = np.where(alike & (table.cosines >= cut.cosine), 3, 0)
     kinds = np.where(agree & table.same_bytes, 1, np.where(agree & near, 2, kinds))
     same = labels[table.pairs[:, 0]] == labels[table.pairs[:, 1]]
     out = Duplicates(

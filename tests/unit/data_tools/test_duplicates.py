@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_tools import duplicate_cut
-from data_tools.duplicate_cut import find_copy_cut
+from data_tools.duplicate_cut import DIFFERENT_BITS, find_copy_cut
 from data_tools.duplicates import KINDS, find_duplicates, settle_across
 from data_tools.hashes import count_bits, hash_chips
 from facerec.checks import InputError
@@ -50,8 +50,9 @@ def make_set(seed=0, people=30, rows=12, dim=48, copies=60, spread=0.7):
 def judge_all_pairs(vectors, labels, hashes, quality, cut):
     """Return the kept row of each row by the definition: best rows first, twice."""
     cosines = vectors @ vectors.T
-    near = (count_bits(hashes[:, None], hashes[None]) <= cut.bits) & (cosines >= cut.agree)
-    copies = near | (cosines >= cut.cosine)
+    bits = count_bits(hashes[:, None], hashes[None])
+    near = (bits <= cut.bits) & (cosines >= cut.agree)
+    copies = near | ((cosines >= cut.cosine) & (bits <= DIFFERENT_BITS))
     order = np.lexsort((np.arange(len(labels)), -quality))
     kept = np.full(len(labels), -1)
     for same in (True, False):
