@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.sets import SetFolder
 from facerec.checks import InputError
-from facerec.io import sync_folder
+from facerec.io import sync_file, sync_folder
 
 
 def check_outside(folder: SetFolder, destination: Path) -> None:
@@ -46,3 +48,18 @@ def build_folder(destination: Path) -> Iterator[Path]:
         sync_folder(made)
         made.replace(destination)  # onto an empty folder: one step
     sync_folder(destination.parent)
+
+
+def link_chip(source: Path, place: Path) -> None:
+    """Link a chip to another place, or copy it where links do not reach, flushed to disk.
+
+    Raises:
+        InputError: the chip is missing.
+    """
+    try:
+        os.link(source, place)
+    except FileNotFoundError:
+        raise InputError(f"chip {source} is missing; ingest the source again") from None
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, place)
+        sync_file(place)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,15 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from data_tools.export_places import build_folder, check_new_file, check_outside
+from data_tools.export_places import build_folder, check_new_file, check_outside, link_chip
 from data_tools.export_rows import find_labels, iter_batches, read_identities
 from data_tools.export_shards import write_records, write_tars
 from data_tools.log_clean import refresh_clean
 from data_tools.log_receipts import check_finished
 from data_tools.sets import SetFolder, open_set, record_stage
-from facerec.checks import InputError, check_one_of
+from facerec.checks import check_one_of
 from facerec.data.manifest import MANIFEST_SCHEMA
-from facerec.io import atomic_path, sha256_file, sync_file
+from facerec.io import atomic_path, sha256_file
 from facerec.progress import Progress
 
 KINDS = ("auto", "folder", "list", "parquet", "recordio", "webdataset")
@@ -168,16 +166,6 @@ def _write_folder(folder: SetFolder, destination: Path) -> dict[str, Any]:
                     repeated += 1
                     continue
                 place.parent.mkdir(exist_ok=True)
-                _link(folder.root / chip, place)
+                link_chip(folder.root / chip, place)
                 files += 1
     return {"written": files, "files": files, "repeated": repeated, "unlabelled": 0}
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except FileNotFoundError:
-        raise InputError(f"chip {source} is missing; ingest the source again") from None
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, place)
-        sync_file(place)

@@ -250,7 +250,7 @@ def _decide(
     else:
         keep_at, bad = 0.5, judged & (scores.own < cut.value)
     bad = held & bad & ~moved
-    dropped = _cap(bad, owners.own, labels, targets.max_drop)
+    dropped = cap_drops(bad, owners.own, labels, targets.max_drop)
     fate = np.where(moved, scores.other_identity, np.where(dropped, OUT, labels))
     return _Verdict(fate, keep_at, move_at, bad & ~dropped, crowded & held)
 
@@ -287,8 +287,15 @@ def _find_crowds(moved: Mask, scores: ScoreTable, labels: Labels) -> Mask:
     return out
 
 
-def _cap(bad: Mask, own: Array, labels: Labels, most: float) -> Mask:
-    """Return the bad rows that may go: of each identity the least likely ones, up to a share."""
+def cap_drops(bad: Mask, own: Array, labels: Labels, most: float) -> Mask:
+    """Return the bad rows that may go: of each identity the least likely ones, up to a share.
+
+    Args:
+        bad: bool (n,), rows with a label.
+        own: float64 (n,), how likely each row is right; ties go by row.
+        labels: int64 (n,), -1 for none.
+        most: the greatest share of an identity's rows, in [0, 1].
+    """
     if most >= 1.0 or not bad.any():
         return bad
     sizes = np.bincount(labels[labels >= 0])

@@ -133,31 +133,6 @@ def count_sizes(labels: Labels) -> Labels:
     return np.asarray(counts[np.where(labels >= 0, labels, -1)], np.int64)
 
 
-def flag_rows(scores: ScoreTable, threshold: float) -> Mask:
-    """Return which rows can be judged and fall below the threshold, bool (n,)."""
-    return np.asarray((scores.size >= MIN_PICTURES) & (scores.own < threshold), bool)
-
-
-def cap_drops(flagged: Mask, scores: ScoreTable, labels: Labels, max_drop: float) -> Mask:
-    """Return the flagged rows that may be dropped: the worst of each identity, up to a cap.
-
-    Args:
-        flagged: bool (n,).
-        scores: the score table of the same rows.
-        labels: int64 (n,), as for `score_rows`.
-        max_drop: the greatest share of an identity that may be dropped, in [0, 1].
-    """
-    check_range(max_drop, "max_drop", 0.0, 1.0)
-    allowed: Mask = flagged.copy()
-    for rows in group_rows(labels):
-        bad = rows[flagged[rows]]
-        room = int(max_drop * len(rows) + 1e-9)
-        if len(bad) > room:
-            worst_first = bad[np.argsort(scores.own[bad], kind="stable")]
-            allowed[worst_first[room:]] = False
-    return allowed
-
-
 def _find_dense_halves(vectors: Vectors, groups: list[Labels]) -> Mask:
     """Mark, for each identity, the row closest to half of its fellows, and that half.
 

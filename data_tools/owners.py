@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import isotonic_regression
 
+from data_tools.centres import Array
 from data_tools.outliers import MIN_PICTURES, ScoreTable
-from data_tools.thresholds import BINS, NEAR_SHARES, Array, Threshold, bin_scores
+from data_tools.thresholds import BINS, NEAR_SHARES, Threshold, bin_scores
 
 _STEPS = 100
 _CLOSE = 1e-6

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -18,13 +16,13 @@ from numpy.typing import NDArray
 
 from data_tools.centres import Array, Labels
 from data_tools.decisions import DECISION_SCHEMA, REVIEW, Log, append_round, read_log
-from data_tools.export_places import build_folder
+from data_tools.export_places import build_folder, link_chip
 from data_tools.log_clean import write_clean
 from data_tools.log_receipts import find_erased
 from data_tools.rejects import DISCARD, NEW, REASONS, ROUTES, UNLABELLED, Routes
 from data_tools.sets import SetFolder
 from facerec.checks import InputError
-from facerec.io import atomic_path, sha256_file, sync_file
+from facerec.io import atomic_path, sha256_file
 from facerec.progress import Progress
 
 TABLE_NAME = "rejects.parquet"
@@ -111,7 +109,7 @@ def link_chips(folder: SetFolder, table: pa.Table, destination: Path) -> int:
         for chip in _iter_texts(chips):
             place = made / PurePosixPath(chip).parent.name / PurePosixPath(chip).name
             place.parent.mkdir(exist_ok=True)
-            _link(folder.root / chip, place)
+            link_chip(folder.root / chip, place)
             progress.advance()
     return len(chips)
 
@@ -219,13 +217,3 @@ def _pad(values: Array, count: int) -> pa.Array:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except FileNotFoundError:
-        raise InputError(f"chip {source} is missing; ingest the source again") from None
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, place)
-        sync_file(place)

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_tools.centres import Array
 from data_tools.decisions import Log, Round, read_log
 from data_tools.log_clean import read_state
 from data_tools.review_answers import SITE
-from data_tools.review_rows import Array, Rows, collect_rows, take_floats
+from data_tools.review_rows import Rows, collect_rows, take_floats
 from data_tools.sets import SetFolder, open_set, read_info
 from data_tools.thresholds import EDGES, MIDS
 from facerec.checks import InputError

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
+from data_tools.centres import Array
 from data_tools.review_flows import STATES, Flow
 from data_tools.thresholds import BINS
 from facerec.checks import InputError
-
-Array = NDArray[np.float64]
 
 _BARS = 100
 _WIDTH, _HEIGHT = 760, 300

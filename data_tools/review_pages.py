@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 import facerec
+from data_tools.centres import Mask
 from data_tools.review_rows import Groups, Ints, take_floats
 from facerec.checks import require
-
-Mask = NDArray[np.bool_]
 
 _OUT = {
     "duplicate": "out, a duplicate",

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data_tools.centres import Array
 from data_tools.decisions import REVIEW, Log, Round
 from data_tools.log_state import find_fates
 from data_tools.sets import SetFolder
 from data_tools.thresholds import BINS, bin_scores, split_scores
 from facerec.checks import InputError
 
-Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 COLUMNS: dict[str, pa.DataType] = {

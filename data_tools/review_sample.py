@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from data_tools.centres import Array
 from data_tools.log_state import find_last, locate_rows
 from data_tools.review_rows import UNDOUBTED
 from data_tools.verdicts import VERDICTS
@@ -49,7 +50,6 @@ _DROPPED_SHARE = 0.25
 _TAIL = 0.025
 
 Ints = NDArray[np.int64]
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_tools import round_table as word
+from data_tools.centres import Mask
 from data_tools.duplicate_cut import CopyCut
 from data_tools.hashes import Hashes
 from data_tools.looks import look_at_rows
 from data_tools.overlap import FaceSet, Overlap, decide_overlap, find_overlap
-from data_tools.round_rows import Mask, Usable, select_usable
+from data_tools.round_rows import Usable, select_usable
 from data_tools.round_table import Verdicts
 from data_tools.sets import SetFolder, open_set
 from data_tools.spaces import Embedded, embed_rows

@@ -10,9 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_tools import round_table as word
+from data_tools.centres import Mask
 from data_tools.looks import Looks
 from data_tools.quality import QualityTable, find_low_quality, report_drops, score_quality
-from data_tools.round_rows import Mask, Usable
+from data_tools.round_rows import Usable
 from data_tools.round_table import Verdicts
 from facerec.checks import check_range
 

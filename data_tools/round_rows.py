@@ -9,10 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data_tools.centres import Labels, Mask
 from data_tools.log_state import locate_rows
-
-Labels = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

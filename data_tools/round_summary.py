@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_tools import round_table as word
+from data_tools.centres import Labels
 from data_tools.duplicate_cut import CopyCut
 from data_tools.duplicates import Duplicates
 from data_tools.looks import Looks
 from data_tools.outliers import MIN_PICTURES
-from data_tools.round_rows import Labels, Usable
+from data_tools.round_rows import Usable
 from data_tools.round_table import ACTION_NAMES, REASONS, Verdicts
 from data_tools.round_verdicts import Views, agree_merges, name_identities
 from data_tools.spaces import Embedded
@@ -38,6 +40,12 @@ class RoundViews:
     duplicates: Duplicates | None
     cut: CopyCut
     looks: Looks | None
+
+    def name_models(self, usable: Usable) -> pa.Array:
+        """Return the hash of the model that judged each row, text (n,)."""
+        models = pa.array([one.model for one in self.embedded])
+        which = usable.half if len(self.embedded) > 1 else np.zeros(len(usable.ids), np.int8)
+        return models.take(pa.array(which))
 
     def gather(self, pick: str) -> NDArray[Any]:
         """Return a column of the judgements, "scores.own" for one, each row from its own."""

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_tools.round_rows import Labels, Mask, Usable
+from data_tools.centres import Labels, Mask
+from data_tools.round_rows import Usable
 
 CHECKS = (
     "identity",
@@ -130,7 +131,11 @@ class Verdicts:
 
 
 def build_round(
-    manifest: pa.Table, usable: Usable, verdicts: Verdicts, before: pa.ChunkedArray, model: str
+    manifest: pa.Table,
+    usable: Usable,
+    verdicts: Verdicts,
+    before: pa.ChunkedArray,
+    models: pa.Array,
 ) -> tuple[pa.Table, Mask]:
     """Return a decision for every row of the manifest, and which rows end otherwise than before.
 
@@ -139,7 +144,7 @@ def build_round(
         usable: those that were judged.
         verdicts: on them.
         before: text, who each row of the manifest was before; null = not in the clean set.
-        model: hash of the model that scored.
+        models: text (n,), hash of the model that scored each usable row.
 
     Returns:
         A table like `data_tools.log_rows.DECISION_SCHEMA` without `round`, in the manifest's
@@ -172,7 +177,7 @@ def build_round(
             "to": to,
             "score": pa.array(verdicts.score).take(place),
             "threshold": pa.array(verdicts.threshold).take(place),
-            "model": pc.if_else(pc.or_(pc.is_valid(place), blank), model, ""),
+            "model": pc.coalesce(models.take(place), pc.if_else(blank, models[0], "")),
             "reason": pc.coalesce(reason, why),
         }
     )

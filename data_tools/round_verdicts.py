@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_tools import round_table as word
+from data_tools.centres import Labels, Mask
 from data_tools.duplicates import Duplicates, settle_across
 from data_tools.judgement import Judgement
 from data_tools.outliers import MIN_PICTURES
-from data_tools.round_rows import Labels, Mask, Usable
+from data_tools.round_rows import Usable
 from data_tools.round_table import Verdicts
 
 Views = Sequence[tuple[Mask, Judgement]]

@@ -15,15 +15,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_tools import round_table as word
+from data_tools.centres import Mask
 from data_tools.decisions import Log, append_round, find_pinned, read_log
 from data_tools.duplicate_cut import CopyCut, find_copy_cut
 from data_tools.duplicates import Duplicates, find_duplicates
 from data_tools.judgement import Judgement, Targets, judge
-from data_tools.log_clean import read_state, write_clean
+from data_tools.log_clean import read_state, refresh_clean, write_clean
 from data_tools.log_receipts import check_finished
 from data_tools.log_rows import REVIEW
 from data_tools.looks import look_at_rows
-from data_tools.quality import QualityTable
+from data_tools.quality import QualityTable, mark_crowded
 from data_tools.round_overlap import (
     EvaluationSet,
     drop_overlap,
@@ -32,7 +33,7 @@ from data_tools.round_overlap import (
     write_overlap,
 )
 from data_tools.round_quality import QualityLimits, describe_drops, drop_poor, rate_rows
-from data_tools.round_rows import Mask, Usable, apply_pins, find_half, select_usable
+from data_tools.round_rows import Usable, apply_pins, find_half, select_usable
 from data_tools.round_summary import RoundViews, gather_columns, summarise
 from data_tools.round_table import (
     CHECKS,
@@ -131,7 +132,7 @@ def run_round(
             "reviewed": _hash_pins(pinned),
         }
         if (last := find_automatic(log)) is not None and last["settings"] == settings:
-            write_clean(folder, log)
+            refresh_clean(folder)
             return {**last, "round": None, "changed": 0, "changed_share": 0.0}
         usable = select_usable(manifest)
         if not usable.ids:
@@ -251,10 +252,12 @@ def _log(
 ) -> dict[str, Any]:
     """Write scores, round and clean set; what is written first has no effect until it is logged."""
     _, before = read_state(folder, log.active)
-    model = views.embedded[0].model
-    table, changed = build_round(manifest, usable, verdicts, before.take_names(before.codes), model)
+    models, names = views.name_models(usable), before.take_names(before.codes)
+    table, changed = build_round(manifest, usable, verdicts, names, models)
     number = log.next_number
-    columns = gather_columns(usable, views) | {"quality": quality.score}
+    faces = manifest["faces"].take(pa.array(usable.rows)).to_numpy()
+    columns = gather_columns(usable, views)
+    columns |= {"quality": quality.score, "crowded": mark_crowded(faces)}
     _write_table(folder.scores(number), build_scores(manifest, usable, verdicts, columns))
     first = find_automatic(log) is None
     logged = table if first else table.filter(pa.array(changed))

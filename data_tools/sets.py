@@ -23,7 +23,11 @@ class SetFolder:
         chips/            aligned faces, <first 2 digits>/<image_id>-<face>.png
         embeddings/       one cache a model, by the first 16 digits of its hash
         scores/           what each round knew before it decided
-        decisions.jsonl   the log
+        decisions.jsonl   the log's events; its rounds lie in decisions/
+        hashes/           what the chips look like
+        graphs/           the nearest rows of every row, one folder a model
+        overlap.parquet   people and pictures that evaluation sets have too
+        erasures.jsonl    receipts, without names
         clean.parquet     the manifest after replaying the log, kept rows only
 
     Attributes:

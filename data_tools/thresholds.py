@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import isotonic_regression
 
+from data_tools.centres import Array
 from facerec.checks import InputError
 
 BINS = 400
@@ -28,7 +29,6 @@ NEAR_SHARES = (1.0, 0.5, 0.25)
 
 _STEPS = 500
 
-Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 

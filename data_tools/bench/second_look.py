@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.centres import Vectors, group_rows
+from data_tools.centres import Labels, Vectors, group_rows
 from data_tools.decisions import read_log
 from data_tools.log_clean import read_state
-from data_tools.round_rows import Labels, select_usable
+from data_tools.round_rows import select_usable
 from data_tools.sets import open_set
 from data_tools.spaces import embed_rows
 from facerec.command import add_json, build_parser, run_command, write_json_result

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from facerec.cli.clean_json import write_set_json
 from facerec.command import add_command, write_json_result
 
 Commands = Any
@@ -138,22 +139,4 @@ def _run_score(arguments: argparse.Namespace) -> None:
     print(format_methods({name: [one] for name, one in methods.items()}))
     for name, reason in figures["skipped"].items():
         print(f"{name} left out: {reason}")
-    _write_score(arguments, figures)
-
-
-def _write_score(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """Write `--json` with the hashes of the set's own files and the truth."""
-    if arguments.json is None:
-        return
-    from data_tools.sets import SetFolder
-    from facerec.io import sha256_file
-
-    folder = SetFolder(arguments.out)
-    files = {
-        "manifest": folder.manifest,
-        "decisions": folder.log,
-        "clean": folder.clean,
-        "truth": arguments.truth,
-    }
-    hashes = {name: sha256_file(path) for name, path in files.items() if path.is_file()}
-    write_json_result(arguments, figures, seed=0, hashes=hashes)
+    write_set_json(arguments, figures)

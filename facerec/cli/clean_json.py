@@ -8,7 +8,9 @@ from typing import Any
 from facerec.command import write_json_result
 
 
-def write_set_json(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
+def write_set_json(
+    arguments: argparse.Namespace, figures: dict[str, Any], seed: int | None = None
+) -> None:
     """Write `--json` with the hashes of the model, the detector and the set's own files."""
     if arguments.json is None:
         return
@@ -27,4 +29,4 @@ def write_set_json(arguments: argparse.Namespace, figures: dict[str, Any]) -> No
     for name in ("model", "detector"):
         if settings.get(f"{name}_sha256"):
             hashes[name] = settings[f"{name}_sha256"]
-    write_json_result(arguments, figures, hashes=hashes)
+    write_json_result(arguments, figures, seed=seed, hashes=hashes)

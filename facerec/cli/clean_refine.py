@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from facerec.command import add_command, write_json_result
+from facerec.cli.clean_json import write_set_json
+from facerec.command import add_command
 
 
 def add_refine(commands: Any) -> None:
@@ -145,20 +146,4 @@ def _run_refine(arguments: argparse.Namespace) -> None:
         figure = result["final"]["validation"]
         scored = "" if figure is None else f", validation {figure:.4f}"
         print(f"model of the clean set: {arguments.out / result['final']['artefact']}{scored}")
-    _write_json(arguments, result)
-
-
-def _write_json(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Write `--json` with the hashes of the set's own files."""
-    if arguments.json is None:
-        return
-    from data_tools.sets import SetFolder
-    from facerec.io import sha256_file
-
-    folder = SetFolder(arguments.out)
-    files = {"manifest": folder.manifest, "decisions": folder.log, "clean": folder.clean}
-    hashes = {name: sha256_file(file) for name, file in files.items() if file.is_file()}
-    settings = result["settings"]
-    if settings["model_sha256"]:
-        hashes["model"] = settings["model_sha256"]
-    write_json_result(arguments, result, seed=settings["seed"], hashes=hashes)
+    write_set_json(arguments, result, seed=result["settings"]["seed"])

@@ -178,7 +178,7 @@ def test_copies_where_links_cannot_be_made(folder, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(18, "another disk")
 
-    monkeypatch.setattr("data_tools.exports.os.link", refuse)
+    monkeypatch.setattr("data_tools.export_places.os.link", refuse)
     assert export_set(folder.root, tmp_path / "out")["files"] == 8
     assert all(path.stat().st_nlink == 1 for path in (tmp_path / "out").rglob("*.png"))
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -123,6 +124,19 @@ def test_every_row_is_decided_with_a_reason_and_the_wrong_ones_go(crawl):
     assert clean_paths(crawl.out) == set(rows["path"].to_pylist()) - dropped
     scores = pq.read_table(crawl.out / "scores" / "round-0001.parquet")
     assert scores.num_rows == summary["usable"]
+    assert scores["crowded"].to_pylist() == [False] * scores.num_rows
+
+
+def test_two_models_judge_a_half_each_and_each_row_says_which(crawl):
+    summary = run_round(crawl.out, (1, 2))
+    table = read_log(crawl.out / "decisions.jsonl").rounds[0].read()
+    usable = table.filter(pc.equal(table["check"], "identity"))
+    half = rounds.find_half(usable["image_id"])
+    assert 0 < half.sum() < len(half)
+    assert usable["model"].to_pylist() == [("1", "2")[part] * 64 for part in half]
+    assert summary["settings"]["other_model_sha256"] == "2" * 64
+    gone = table.filter(pc.equal(table["action"], "drop"))["path"].to_pylist()
+    assert sorted(gone) == ["p00/4.png", "p00/broken.jpg"]
 
 
 def test_again_changes_nothing_and_heals_a_lost_clean_set(crawl):
