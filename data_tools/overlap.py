@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data_tools.centres import Array, Labels, Mask, Vectors, scale_to_unit, sum_members
 from data_tools.duplicate_cut import CopyCut, score_pairs
 from data_tools.hashes import Hashes, Pairs, find_near_between
-from data_tools.overlap_names import compare_names
+from data_tools.overlap_names import MIDDLE_NAME, compare_names
 from data_tools.stranger_tails import SIZES, StrangerTail, fit_tails
 from facerec.checks import InputError, check_embeddings, check_range
 
@@ -149,8 +149,9 @@ def find_overlap(
 def decide_overlap(overlap: Overlap, *, expected_false: float = 1.0) -> tuple[Mask, Mask]:
     """Return which own identities and which own rows must go.
 
-    An identity goes when its centre reaches the threshold, or when it has the very name or a
-    picture of an evaluation identity and its centre reaches halfway from the median stranger.
+    An identity goes when its centre reaches the threshold, or when it has the name, perhaps with a
+    word more, or a picture of an evaluation identity and its centre reaches halfway from the median
+    stranger.
 
     Args:
         overlap: the scores.
@@ -164,7 +165,7 @@ def decide_overlap(overlap: Overlap, *, expected_false: float = 1.0) -> tuple[Ma
     halfway = [tail.find_halfway(limit) for tail, limit in zip(overlap.tails, limits, strict=True)]
     known = np.isfinite(overlap.centres)
     centres = np.where(known, overlap.centres, -np.inf)
-    hinted = (overlap.names == 1) | (overlap.pictures > 0)
+    hinted = (overlap.names >= MIDDLE_NAME) | (overlap.pictures > 0)
     same = centres >= limits[overlap.sizes]
     same |= hinted & (centres >= np.array(halfway)[overlap.sizes])
     # Without pictures to compare, the name is all there is.

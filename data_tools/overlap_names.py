@@ -20,7 +20,8 @@ _LETTERS = str.maketrans(
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _BREAKS = re.compile(r"[\W_]+")
 _SUFFIX = re.compile(r" \d+$")
-_MIDDLE_NAME = 0.95
+MIDDLE_NAME = 0.95
+"""Likeness of two names of which one has all words of the other."""
 _LEAST_LETTERS = 5
 _LEAST_GRAMS = 0.4
 _BLOCK = 256
@@ -136,5 +137,5 @@ def _rate(one: str, two: str) -> float:
     score = SequenceMatcher(None, one, two, autojunk=False).ratio()
     fewer, more = sorted((set(words), set(others)), key=len)
     if len(fewer) >= 2 and fewer < more:
-        return max(score, _MIDDLE_NAME)
+        return max(score, MIDDLE_NAME)
     return score

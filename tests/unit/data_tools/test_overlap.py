@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_tools.duplicate_cut import CopyCut
 from data_tools.overlap import FaceSet, decide_overlap, find_overlap
-from data_tools.overlap_names import compare_names, normalise_names
+from data_tools.overlap_names import MIDDLE_NAME, compare_names, normalise_names
 from data_tools.stranger_tails import FALLBACK_CENTRE, SIZES, StrangerTail, fit_tails
 from facerec.checks import InputError
 
@@ -108,6 +108,12 @@ def test_names_count_only_with_a_centre_that_is_not_a_strangers():
     assert identities[[0, 1]].all()
     stranger = overlap.pairs.tolist().index([60, 50])
     assert overlap.names[stranger] == 1 and not identities[60]
+    # A word more in the name is as much of a hint; it too needs a centre above halfway.
+    longer = [f"set {name}" for name in others]
+    overlap = find_overlap(own, FaceSet(vectors, evaluation.labels, longer), CUT)
+    assert overlap.names[overlap.pairs.tolist().index([1, 1])] == MIDDLE_NAME
+    identities, _ = decide_overlap(overlap)
+    assert identities[[0, 1]].all() and not identities[60]
 
 
 def test_an_identity_without_pictures_goes_by_its_name():
