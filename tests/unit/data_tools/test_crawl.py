@@ -276,8 +276,8 @@ def test_a_dead_host_gets_a_rest(server, tmp_path):
     pace = dataclasses.replace(QUICK, per_host=1, host_failures=4, retries=0)
     _, figures, _ = run(tmp_path, server, ["/x"] * 20, pace=pace)
     assert figures["reasons"] == {"host_down": 16, "connection": 4}
-    # aiohttp itself asks a second time, at once, where a connection ends without an answer.
-    assert server.paths().count("/x") in (4, 8)
+    # aiohttp asks a second time, at once, where a connection it keeps ends without an answer.
+    assert 4 <= server.paths().count("/x") <= 8
 
 
 def test_requests_to_one_host_are_spaced(server, tmp_path):
