@@ -17,6 +17,7 @@ CORE = [
 BESIDE = [
     "aiohttp>=3.11",
     "av",
+    "cryptography",
     "jinja2",
     "matplotlib",
     "numpy>=2",
@@ -35,13 +36,14 @@ BESIDE = [
     "tensorboard",
 ]
 DEV = [
-    "cryptography",
     "hypothesis",
     "import-linter",
     "mypy",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",
+    "qdrant-client",
+    "qdrant-edge-py",
     "ruff",
     "timm",
     "types-PyYAML",
@@ -69,6 +71,7 @@ setup(
     extras_require={
         "dev": DEV,
         "timm": ["timm"],
+        "qdrant": ["qdrant-client"],
         "ray": ["ray[default]"],
         "cleanlab": ["cleanlab"],
     },

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_tools.hashes import Hashes, hash_chips
-from data_tools.quality import measure_chips
 from data_tools.round_rows import Usable
 from data_tools.sets import SetFolder
 from data_tools.spaces import read_chip
+from facerec.data.chip_measures import measure_chips
 from facerec.io import atomic_path
 from facerec.progress import Progress
 
@@ -37,7 +37,7 @@ class Looks:
 
     Attributes:
         hashes: uint64 (n,), of `data_tools.hashes.hash_chips`.
-        sharpness: float64 (n,), of `data_tools.quality.measure_chips`.
+        sharpness: float64 (n,), of `facerec.data.chip_measures.measure_chips`.
         exposure: float64 (n,), likewise.
     """
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from data_tools.centres import Array, Mask
-from facerec.checks import InputError, check_chips, check_range
+from facerec.checks import InputError, check_range
 
 LOW_REASONS = ("", "among the lowest", "small face", "not sharp")
 """What `LowQuality.reason` numbers."""
@@ -27,22 +26,7 @@ UNKNOWN = "unknown"
 
 _SURE = 1.645
 _LEAST_ROWS = 30
-_DARK, _BRIGHT = 16, 239
-_MARGIN = 16
 _DECILES = 10
-
-
-@dataclass(frozen=True)
-class ChipMeasures:
-    """What chips say of themselves.
-
-    Attributes:
-        sharpness: float32 (n,), variance of the Laplacian of the grey, in squared grey levels.
-        exposure: float32 (n,), share of the inner pixels that are neither black nor burnt out.
-    """
-
-    sharpness: NDArray[np.float32]
-    exposure: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,7 +39,7 @@ class QualityTable:
         ranks: float32 (n, m), in [0, 1], equal values share the mean of their ranks; NaN unknown.
         left_out: measures that are no part of the score, with the reason in words.
         face_px: float64 (n,), shorter side of the face's box in pixels, or None.
-        sharpness: float64 (n,), of `measure_chips`, or None.
+        sharpness: float64 (n,), of `facerec.data.chip_measures`, or None.
     """
 
     score: Array
@@ -102,26 +86,6 @@ class DropShare:
     high: float
 
 
-def measure_chips(chips: NDArray[np.uint8]) -> ChipMeasures:
-    """Return sharpness and exposure of aligned chips.
-
-    Args:
-        chips: uint8 RGB (n, 112, 112, 3).
-
-    Raises:
-        InputError: other arrays than such chips.
-    """
-    check_chips(chips)
-    sharpness, exposure = np.empty(len(chips), np.float32), np.empty(len(chips), np.float32)
-    inner = slice(_MARGIN, -_MARGIN)
-    for row, chip in enumerate(chips):
-        grey = cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY)
-        sharpness[row] = cv2.Laplacian(grey, cv2.CV_32F).var()
-        face = grey[inner, inner]
-        exposure[row] = ((face >= _DARK) & (face <= _BRIGHT)).mean()
-    return ChipMeasures(sharpness, exposure)
-
-
 def score_quality(
     *,
     det_scores: NDArray[Any] | None = None,
@@ -140,8 +104,8 @@ def score_quality(
     Args:
         det_scores: (n,), of the detector; NaN in any of these: unknown for the row.
         boxes: (n, 4), x1 y1 x2 y2 of the face in pixels of its picture.
-        sharpness: (n,), of `measure_chips`.
-        exposure: (n,), of `measure_chips`.
+        sharpness: (n,), of `facerec.data.chip_measures`.
+        exposure: (n,), of `facerec.data.chip_measures`.
         norms: (n,), of the raw embeddings.
         own: float64 (n,), cosine to the own centre (`ScoreTable.own`).
         confident: bool (n,), rows that are surely right; None: all whose `own` is known.

@@ -18,6 +18,7 @@ _INSTALL_NAMES = {
     "av": "av",
     "cv2": "opencv-python-headless",
     "faiss": "faiss-cpu",
+    "qdrant_client": "qdrant-client",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

@@ -33,7 +33,9 @@ def pytest_terminal_summary(terminalreporter):
     """Say how many tests read real faces: none at all is a poorer run, and must be seen."""
     counts = {
         outcome: sum(
-            "real" in report.keywords for report in terminalreporter.stats.get(outcome, [])
+            # A whole module that is skipped is reported by something without keywords.
+            "real" in getattr(report, "keywords", ())
+            for report in terminalreporter.stats.get(outcome, [])
         )
         for outcome in ("passed", "failed", "skipped")
     }

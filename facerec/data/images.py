@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.checks import InputError, require
+from facerec.checks import InputError, check_image, require
 from facerec.data.headers import Header, read_header
 from facerec.opencv import quiet_opencv
 
@@ -149,3 +149,12 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint8] | None:
             return np.array(operations.exif_transpose(picture.convert("RGB")), np.uint8)
     except Exception:  # Pillow raises many kinds for one cause: a file it cannot follow
         return None
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Return a uint8 RGB picture (h, w, 3) as a PNG file, without loss."""
+    check_image(image)
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise InputError(f"a picture of shape {image.shape} cannot be written as PNG")
+    return bytes(data)

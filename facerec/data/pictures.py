@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -41,6 +41,7 @@ class DetectedPicture:
         found: how many faces were found, before the policy.
         reason: "" when there is at least one chip, else why there is none: "no face",
             "degenerate landmarks", a reason of UnreadableImageError, or "detector failed: …".
+        note: what is noteworthy though there is a chip, "" otherwise.
     """
 
     item: SourceItem
@@ -51,11 +52,16 @@ class DetectedPicture:
     chips: NDArray[np.uint8] = field(default_factory=_no_chips)
     found: int = 0
     reason: str = ""
+    note: str = ""
 
     @property
     def image_id(self) -> str:
         """The first 16 hex digits of `sha256`."""
         return self.sha256[:16]
+
+
+Look = Callable[[SourceItem, Detector, str], "DetectedPicture"]
+"""What makes a DetectedPicture of an item, a detector and a policy; see `detect_picture`."""
 
 
 def detect_picture(
@@ -84,6 +90,7 @@ def iter_pictures(
     detector: Detector,
     policy: str = "largest",
     threads: int | None = None,
+    look: Look = detect_picture,
 ) -> Iterator[DetectedPicture]:
     """Yield what each picture gives, in the order of `items`.
 
@@ -96,6 +103,7 @@ def iter_pictures(
         detector: safe to call from several threads, as those of facerec.detection are.
         policy: "largest", "central" or "all".
         threads: number of threads, one a core when None.
+        look: what is done with each picture; it must not raise.
 
     Raises:
         InputError: the policy or the number of threads is wrong; at the call, not later.
@@ -103,18 +111,18 @@ def iter_pictures(
     check_one_of(policy, "face policy", FACE_POLICIES)
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    return _iter_in_threads(iter(items), detector, policy, threads or cpu_count())
+    return _iter_in_threads(iter(items), detector, policy, threads or cpu_count(), look)
 
 
 def _iter_in_threads(
-    items: Iterator[SourceItem], detector: Detector, policy: str, threads: int
+    items: Iterator[SourceItem], detector: Detector, policy: str, threads: int, look: Look
 ) -> Iterator[DetectedPicture]:
     waiting: deque[Future[DetectedPicture]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
     try:
         while True:
             for item in itertools.islice(items, 2 * threads - len(waiting)):
-                waiting.append(pool.submit(detect_picture, item, detector, policy))
+                waiting.append(pool.submit(look, item, detector, policy))
             if not waiting:
                 return
             yield waiting.popleft().result()

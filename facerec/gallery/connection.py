@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +13,16 @@ from facerec.checks import InputError
 from facerec.gallery.schema import APPLICATION_ID
 
 _BUSY_MS = 30_000
+_RETRY_S = (0.0005, 0.003)
+"""Between two tries for the write lock, drawn at random; SQLite's own waits grow to 100 ms, and
+with many writers some of them wait for seconds."""
 
 
 @contextlib.contextmanager
 def explain_sqlite(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of a damaged or locked-up file into one sentence.
+    """Turn what SQLite says of a damaged, full or locked-up file into one sentence.
 
-    A full disk, a busy file and our own constraints pass unchanged: the file is not to blame.
+    Our own constraints pass unchanged: the file is not to blame.
     """
     try:
         yield
@@ -33,15 +38,25 @@ def explain_sqlite(path: Path) -> Iterator[None]:
                 f"{path} is not a usable gallery: {text}; restore it from a backup or take another "
                 "folder"
             ) from error
-        if any(word in text for word in ("malformed", "no such table")):
+        if any(word in text for word in ("malformed", "no such table", "no such column")):
             raise InputError(f"{path} is damaged ({text}); restore it from a backup") from error
+        if "disk is full" in text or "disk I/O error" in text:
+            raise InputError(
+                f"{path} cannot be written ({text}); nothing of this action was kept: make room "
+                "and do it again"
+            ) from error
+        if "is locked" in text:
+            raise InputError(
+                f"{path} was kept busy by another process for {_BUSY_MS // 1000} s; nothing of "
+                "this action was kept: do it again later"
+            ) from error
         raise
 
 
 @contextlib.contextmanager
 def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Commit the block as one write, or roll all of it back."""
-    connection.execute("BEGIN IMMEDIATE")
+    _begin(connection)
     try:
         yield
         connection.execute("COMMIT")
@@ -51,8 +66,31 @@ def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def connect(path: Path, new: bool = False) -> sqlite3.Connection:
+def _begin(connection: sqlite3.Connection) -> None:
+    """Take the write lock; `_BUSY_MS` after the first try give up as SQLite does."""
+    until = time.monotonic() + _BUSY_MS / 1000
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(random.uniform(*_RETRY_S))
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+
+
+def connect(path: Path, new: bool = False, synchronous: str = "FULL") -> sqlite3.Connection:
     """Open a gallery file, or with `new` an empty one.
+
+    Args:
+        path: the file.
+        new: whether it may be empty.
+        synchronous: FULL: what was committed survives a power cut; NORMAL: it survives a kill,
+            and a power cut may take the last commits, never tear one.
 
     Raises:
         InputError: it is another program's file, damaged, or cannot be written.
@@ -70,9 +108,10 @@ def connect(path: Path, new: bool = False) -> sqlite3.Connection:
                     "`facerec-gallery create`"
                 )
             connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: what was acknowledged survives a power cut, not only a kill.
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
+            # What is deleted is overwritten: an erased person leaves no bytes on free pages.
+            connection.execute("PRAGMA secure_delete = ON")
         except BaseException:
             connection.close()
             raise

@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from facerec.checks import InputError, check_one_of
+from facerec.data.chip_measures import measure_chips
+from facerec.data.images import encode_png
+from facerec.data.pictures import DetectedPicture, detect_picture, iter_pictures
 from facerec.data.sources import SourceItem
 from facerec.embedder import Embedder, Embeddings, embed_pictures
+from facerec.gallery.documents_pages import detect_portrait
+from facerec.gallery.enrolment_quality import QualityGate, measure_faces
 from facerec.gallery.gallery import Gallery
-from facerec.gallery.schema import check_person
+from facerec.gallery.samples import Origin
+from facerec.gallery.schema import PERSON, check_person
+from facerec.gallery.store import KEEP_PICTURES
 from facerec.io import sha256_file
 from facerec.structures import FACE_POLICIES, Detector
-
-if TYPE_CHECKING:
-    from facerec.detection import DetectedPicture
 
 ENROLLED, KNOWN, REFUSED = "enrolled", "already enrolled", "refused"
 
@@ -49,6 +52,17 @@ class _Waiting:
     embeddings: list[Embeddings] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Terms:
+    """What holds for all pictures of an enrolment, as `Gallery.enrol` takes it."""
+
+    model_hash: str
+    origin: Origin | None
+    kind: str
+    check: str
+    purpose: str
+
+
 def name_people(items: Iterable[SourceItem], person: str = "") -> list[SourceItem]:
     """Return the items with a person each: `person`, else the folder's, else the file's name.
 
@@ -72,6 +86,12 @@ def enrol_pictures(
     embedder: Embedder,
     policy: str = "largest",
     threads: int | None = None,
+    *,
+    origin: Origin | None = None,
+    document: bool = False,
+    kind: str = PERSON,
+    gate: QualityGate | None = None,
+    check: str = "",
     purpose: str = "",
 ) -> Iterator[EnrolledPicture]:
     """Enrol pictures and yield what became of each, once it is on disk.
@@ -87,13 +107,16 @@ def enrol_pictures(
         policy: which of several faces to take; with "all" such a picture is refused, because one
             name cannot be everybody's.
         threads: for decoding and detection.
+        origin: documents or scenes, and when they were taken.
+        document: the pictures are pages of documents, of which the main portrait is taken.
+        kind: PERSON or STRANGER.
+        gate: what a picture must be to be enrolled, see `QualityGate`; None asks for nothing.
+        check: as `Gallery.enrol` takes it.
         purpose: for the audit log.
 
     Raises:
         InputError: the embedder's model is not the gallery's.
     """
-    from facerec.detection import iter_pictures
-
     gallery.check_model(embedder.model_hash)
     check_one_of(policy, "face policy", FACE_POLICIES)
     fresh: list[SourceItem] = []
@@ -103,23 +126,26 @@ def enrol_pictures(
             fresh.append(item)
         else:
             yield known
+    terms = _Terms(embedder.model_hash, origin, kind, check, purpose)
+    keep = gallery.store.read_setting(KEEP_PICTURES) == "yes"
     waiting = _Waiting()
-    pictures = iter_pictures(fresh, detector, policy, threads)
+    look = detect_portrait if document else detect_picture
+    pictures = iter_pictures(fresh, detector, policy, threads, look)
     for picture, found in embed_pictures(embedder, pictures):
         person = picture.item.identity
-        reason = _refuse(picture, found)
+        reason = _refuse(picture, found, gate)
         if reason:
             yield EnrolledPicture(picture.item.key, person, REFUSED, reason)
             continue
         if waiting.pictures and (
             person != waiting.person or len(waiting.pictures) >= embedder.batch_size
         ):
-            yield from _flush(gallery, waiting, embedder.model_hash, purpose)
+            yield from _flush(gallery, waiting, terms, keep)
             waiting = _Waiting()
         waiting.person = person
         waiting.pictures.append(picture)
         waiting.embeddings.append(found)
-    yield from _flush(gallery, waiting, embedder.model_hash, purpose)
+    yield from _flush(gallery, waiting, terms, keep)
 
 
 def _look_up(gallery: Gallery, item: SourceItem) -> EnrolledPicture | None:
@@ -129,7 +155,7 @@ def _look_up(gallery: Gallery, item: SourceItem) -> EnrolledPicture | None:
     except InputError as error:  # one odd folder must not end the enrolment of the others
         return EnrolledPicture(item.key, item.identity, REFUSED, str(error))
     try:
-        owner = gallery.store.find_owner(sha256_file(item.path))
+        owner = gallery.find_owner(sha256_file(item.path))
     except OSError:
         return None  # iter_pictures reports it with its reason
     if not owner:
@@ -140,7 +166,7 @@ def _look_up(gallery: Gallery, item: SourceItem) -> EnrolledPicture | None:
     return EnrolledPicture(item.key, item.identity, REFUSED, reason)
 
 
-def _refuse(picture: DetectedPicture, found: Embeddings) -> str:
+def _refuse(picture: DetectedPicture, found: Embeddings, gate: QualityGate | None) -> str:
     if picture.reason:
         return picture.reason
     if not len(found):
@@ -152,11 +178,14 @@ def _refuse(picture: DetectedPicture, found: Embeddings) -> str:
         )
     if not found.norms[0] > 0:
         return "the recogniser gives a zero vector"
-    return ""
+    if gate is None:
+        return ""
+    sharpness = measure_chips(picture.chips).sharpness
+    return gate.explain(measure_faces(picture.faces, found.norms, sharpness))[0]
 
 
 def _flush(
-    gallery: Gallery, waiting: _Waiting, model_hash: str, purpose: str
+    gallery: Gallery, waiting: _Waiting, terms: _Terms, keep: bool
 ) -> Iterator[EnrolledPicture]:
     if not waiting.pictures:
         return
@@ -165,15 +194,20 @@ def _flush(
         waiting.person,
         np.concatenate([found.vectors for found in waiting.embeddings]),
         np.concatenate([found.norms for found in waiting.embeddings]),
-        model_hash=model_hash,
         pictures=[picture.sha256 for picture in pictures],
         sources=[picture.item.key for picture in pictures],
         det_scores=[float(picture.faces.scores[0]) for picture in pictures],
-        purpose=purpose,
+        chips=[encode_png(picture.chips[0]) for picture in pictures] if keep else None,
+        **vars(terms),
     )
-    for picture, reason in zip(pictures, result.reasons, strict=True):
+    for position, picture in enumerate(pictures):
+        reason = result.reasons[position]
         status = KNOWN if reason == KNOWN else REFUSED if reason else ENROLLED
-        note = "" if reason == KNOWN else reason
-        if status == ENROLLED and picture.found > 1:
-            note = f"{picture.found} faces found, one taken"
-        yield EnrolledPicture(picture.item.key, waiting.person, status, note)
+        notes = [] if reason in ("", KNOWN) else [reason]
+        if status == ENROLLED:
+            if picture.found > 1:
+                notes.append(f"{picture.found} faces found, one taken")
+            notes += [
+                text for text in (picture.note, *result.warnings[position : position + 1]) if text
+            ]
+        yield EnrolledPicture(picture.item.key, waiting.person, status, "; ".join(notes))

@@ -3,50 +3,82 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from facerec.checks import InputError, check_embeddings
+from facerec.checks import InputError, nearest
 from facerec.gallery import audit
 from facerec.gallery.connection import connect, explain_sqlite, write_transaction
+from facerec.gallery.migrations import migrate
+from facerec.gallery.records import hash_values
 from facerec.gallery.schema import (
-    APPLICATION_ID,
     FILE_NAME,
-    SCHEMA,
-    SCHEMA_VERSION,
-    Person,
-    Sample,
+    MAIN,
+    Collection,
     StoredModel,
-    check_person,
 )
+from facerec.gallery.vault import GalleryKey, Vault
 
-_ADD_THRESHOLD = (
-    "INSERT INTO thresholds (model_id, value, kind, people, created) VALUES (?, ?, ?, ?, ?)"
-)
+KEEP_PICTURES, RETENTION_DAYS, NORMALISATION = "keep_pictures", "retention_days", "normalisation"
+CHECK, COHORT_TOP = "check", "cohort_top"
+"""Settings that the store and the search themselves read; commands add their own."""
+
+SCRUB_PENDING = "scrub_pending"
+"""A mark of our own among the settings: rows were removed, and their bytes not yet looked for."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which score a candidate is accepted, and what is known of it.
+
+    Attributes:
+        id: the row.
+        value: a cosine, or a normalised score.
+        kind: "given", "fpir" or "fmr".
+        normalisation: of the scores it is meant for.
+        details: of a calibrated one: rate, people, interval, model hash, method.
+        created: UTC, ISO 8601.
+    """
+
+    id: int
+    value: float
+    kind: str
+    normalisation: str
+    details: dict[str, Any]
+    created: str
 
 
 class Store:
-    """An open gallery file; use `create_store` or `open_store`.
+    """One collection of an open gallery file; use `create_store` or `open_store`.
 
-    One connection behind one lock: threads are welcome, processes too (WAL: readers never wait
-    for the writer). Every write is in `transaction`, which holds the only write lock.
+    Threads are welcome, processes too (WAL: readers never wait for the writer). Three connections:
+    one writes (each commit survives a power cut), one reads, one logs searches (each survives a
+    kill; see `connect`).
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, path: Path, collection: str, key: GalleryKey | None, locked: bool) -> None:
         self.path = path
-        self._connection = connection
-        self._lock = threading.RLock()
-        row = connection.execute("SELECT id, name, hash, dim FROM models").fetchone()
-        if row is None:
-            raise InputError(f"{path} holds no model; create the gallery again")
-        self._model_id = int(row[0])
-        self.model = StoredModel(str(row[1]), str(row[2]), int(row[3]))
+        self._write_lock, self._read_lock, self._log_lock = (threading.RLock() for _ in range(3))
+        with contextlib.ExitStack() as opened:
+            self._writer = opened.enter_context(contextlib.closing(connect(path)))
+            with explain_sqlite(path):
+                migrate(self._writer, path)
+            self._reader = opened.enter_context(contextlib.closing(connect(path)))
+            self._logger = opened.enter_context(
+                contextlib.closing(connect(path, synchronous="NORMAL"))
+            )
+            with explain_sqlite(path):
+                self.collection, wrapped = _find_collection(self._reader, path, collection)
+            self.locked = locked and key is None and bool(self.collection.key_id)
+            self.vault, self.secret = Vault(None), b""
+            if not self.locked:
+                self._unlock(key, wrapped)
+            opened.pop_all()
 
     def __enter__(self) -> Store:
         return self
@@ -54,26 +86,58 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the gallery."""
+        return self.path.parent
+
+    @property
+    def model(self) -> StoredModel:
+        """The recogniser whose embeddings the collection holds."""
+        return self.collection.model
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        with self._lock:
-            self._connection.close()
+        for lock, connection in (
+            (self._write_lock, self._writer),
+            (self._read_lock, self._reader),
+            (self._log_lock, self._logger),
+        ):
+            with lock:
+                connection.close()
+
+    def check_unlocked(self) -> None:
+        """Raise InputError where an encrypted collection was opened without its key."""
+        if self.locked:
+            raise InputError(
+                f"collection {self.collection.name!r} is locked: it was opened without its key; "
+                "give the key file with --key-file"
+            )
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock; all of the block is committed, or on any exception none of it."""
-        with (
-            self._lock,
-            explain_sqlite(self.path),
-            write_transaction(self._connection),
-        ):
-            yield self._connection
+        self.check_unlocked()
+        with self._write_lock, explain_sqlite(self.path), write_transaction(self._writer):
+            yield self._writer
+
+    @contextlib.contextmanager
+    def logging(self) -> Iterator[sqlite3.Connection]:
+        """Hold a write transaction for the log alone; what is committed survives a kill."""
+        with self._log_lock, explain_sqlite(self.path), write_transaction(self._logger):
+            yield self._logger
+
+    @contextlib.contextmanager
+    def writing_alone(self) -> Iterator[sqlite3.Connection]:
+        """Lend the writing connection outside a transaction, for maintenance."""
+        with self._write_lock, explain_sqlite(self.path):
+            yield self._writer
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection for reading."""
-        with self._lock, explain_sqlite(self.path):
-            yield self._connection
+        """Lend a connection for reading."""
+        with self._read_lock, explain_sqlite(self.path):
+            yield self._reader
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -86,214 +150,211 @@ class Store:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
 
-    def add_samples(self, person: str, samples: Sequence[Sample]) -> tuple[list[int], list[str]]:
-        """Add pictures of a person inside the caller's transaction.
+    def log(
+        self,
+        connection: sqlite3.Connection,
+        action: str,
+        details: dict[str, Any],
+        operator: str,
+        purpose: str = "",
+    ) -> str:
+        """Append an entry about this collection inside the caller's transaction."""
+        name = self.collection.name
+        return audit.append_entry(connection, action, details, operator, purpose, name, self.secret)
 
-        A picture that this person already has is passed over. A picture that another person has
-        is refused, because one of the two names is wrong.
-
-        Returns:
-            The positions that were added, and for each sample "" or why it was not added.
-        """
-        assert self._connection.in_transaction, "call within `with store.transaction()`"
-        name = check_person(person)
-        if samples:
-            check_embeddings(np.stack([s.embedding for s in samples]), "samples", self.model.dim)
-        reasons = [self._refusal(name, sample) for sample in samples]
-        added: list[int] = []
-        for position, sample in enumerate(samples):
-            if not reasons[position]:
-                reasons[position] = self._insert_sample(name, sample)
-                if not reasons[position]:
-                    added.append(position)
-        if added:
-            self._connection.execute(
-                "UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE key = 'version'"
-            )
-        return added, reasons
-
-    def find_owner(self, picture_sha256: str) -> str:
-        """Return who a picture is enrolled for, "" when it is not in the gallery."""
-        with self.reading() as connection:
-            row = connection.execute(
-                "SELECT people.name FROM samples JOIN people ON people.id = person_id "
-                "WHERE picture_sha256 = ? AND model_id = ? ORDER BY samples.id",
-                (picture_sha256, self._model_id),
-            ).fetchone()
-        return str(row[0]) if row else ""
-
-    def load_samples(self) -> tuple[int, NDArray[np.float32], NDArray[np.int64], list[str]]:
-        """Return what the index is built from, as one consistent snapshot.
-
-        Returns:
-            version: see `read_version`.
-            vectors: float32 (n, d), in the order of enrolment.
-            owners: int64 (n,), positions in names.
-            names: the people, sorted, so that position order is name order.
-        """
-        with self.snapshot() as connection:
-            version = self.read_version()
-            people = connection.execute("SELECT id, name FROM people ORDER BY name").fetchall()
-            rows = connection.execute(
-                "SELECT person_id, embedding FROM samples WHERE model_id = ? ORDER BY id",
-                (self._model_id,),
-            ).fetchall()
-        position = {person_id: i for i, (person_id, _) in enumerate(people)}
-        owners = np.array([position[row[0]] for row in rows], dtype=np.int64)
-        size = 4 * self.model.dim
-        if any(len(row[1]) != size for row in rows):
-            raise InputError(f"{self.path} is damaged: an embedding has a wrong length")
-        values = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-        vectors = values.reshape(-1, self.model.dim).astype(np.float32, copy=False)
-        try:
-            check_embeddings(vectors, "embeddings")
-        except InputError as error:
-            raise InputError(
-                f"{self.path} is damaged: {str(error).split(';')[0]}; "
-                "see `facerec-gallery audit`, and restore it from a backup"
-            ) from error
-        return (
-            version,
-            vectors,
-            owners,
-            [str(row[1]) for row in people],
-        )
-
-    def list_people(self) -> list[Person]:
-        """Return the people with their number of samples, by name."""
-        with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT people.name, COUNT(samples.id), people.created FROM people "
-                "LEFT JOIN samples ON samples.person_id = people.id "
-                "GROUP BY people.id ORDER BY people.name"
-            ).fetchall()
-        return [Person(str(row[0]), int(row[1]), str(row[2])) for row in rows]
+    def next_version(self, connection: sqlite3.Connection) -> int:
+        """Return a number that is greater than all before, inside the caller's transaction."""
+        (version,) = connection.execute(
+            "UPDATE collections SET version = version + 1 WHERE id = ? RETURNING version",
+            (self.collection.id,),
+        ).fetchone()
+        return int(version)
 
     def read_version(self) -> int:
-        """Return a number that grows with every change of the samples."""
-        return int(self.read_setting("version"))
+        """Return a number that grows with every change of what is searched."""
+        with self.reading() as connection:
+            return read_version(connection, self.collection.id)
 
     def read_setting(self, key: str, default: str = "") -> str:
         """Return a setting, such as the detector that enrolment uses."""
         with self.reading() as connection:
-            row = connection.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+            row = connection.execute(
+                "SELECT value FROM settings WHERE collection_id = ? AND key = ?",
+                (self.collection.id, key),
+            ).fetchone()
         return str(row[0]) if row else default
 
+    def find_threshold(
+        self, normalisation: str = "none", one_to_one: bool = False
+    ) -> Threshold | None:
+        """Return the latest threshold for such scores, None where there is none.
+
+        Args:
+            normalisation: of the scores.
+            one_to_one: for comparing with one person, not for searching all.
+        """
+        found = self.list_thresholds(normalisation)
+        return next((t for t in reversed(found) if (t.kind == "fmr") == one_to_one), None)
+
     def read_threshold(self) -> float:
-        """Return the latest threshold of this gallery's model, a cosine."""
+        """Return the latest threshold for 1:N of the collection's scores.
+
+        Raises:
+            InputError: there is none for such scores.
+        """
+        kind = self.read_setting(NORMALISATION, "none")
+        found = self.find_threshold(kind)
+        if found is None:
+            raise InputError(
+                f"the collection has no threshold for scores with normalisation {kind!r}; "
+                "run `facerec-gallery calibrate`"
+            )
+        return found.value
+
+    def list_thresholds(self, normalisation: str | None = None) -> list[Threshold]:
+        """Return the thresholds, oldest first, all or those for such scores."""
         with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, value, kind, normalisation, details, created FROM thresholds "
+                "WHERE collection_id = ? ORDER BY id",
+                (self.collection.id,),
+            ).fetchall()
+        found = [
+            Threshold(row[0], row[1], row[2], row[3], json.loads(row[4]), row[5]) for row in rows
+        ]
+        return [t for t in found if normalisation is None or t.normalisation == normalisation]
+
+    def change_setting(self, key: str, value: str, operator: str, purpose: str = "") -> None:
+        """Set a setting, and log it; every open index looks at it again."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO settings (collection_id, key, value) VALUES (?, ?, ?)",
+                (self.collection.id, key, value),
+            )
+            self.next_version(connection)
+            self.log(connection, "setting", {"key": key, "value": value}, operator, purpose)
+
+    def add_threshold(
+        self,
+        value: float,
+        kind: str,
+        normalisation: str,
+        details: dict[str, Any],
+        operator: str,
+        purpose: str = "",
+    ) -> None:
+        """Store a threshold as the latest of its kind, and log it."""
+        text = json.dumps(details, sort_keys=True, allow_nan=False)
+        with self.transaction() as connection:
             row = connection.execute(
-                "SELECT value FROM thresholds WHERE model_id = ? ORDER BY id DESC LIMIT 1",
-                (self._model_id,),
-            ).fetchone()
-        return float(row[0])
+                "INSERT INTO thresholds (collection_id, value, kind, normalisation, details, "
+                "created) VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    self.collection.id,
+                    value,
+                    kind,
+                    normalisation,
+                    text,
+                    audit.read_clock(connection),
+                ),
+            ).lastrowid
+            self.next_version(connection)
+            said = {
+                "row": row,
+                "value": value,
+                "kind": kind,
+                "values": hash_threshold(value, kind, normalisation, text),
+            }
+            self.log(connection, "threshold", said, operator, purpose)
 
-    def _refusal(self, person: str, sample: Sample) -> str:
-        owner = self.find_owner(sample.picture_sha256)
-        if owner and owner != person:
-            return f"this picture is already enrolled for {owner!r}"
-        return ""
+    def list_collections(self) -> list[Collection]:
+        """Return the collections of this file, by name."""
+        with self.reading() as connection:
+            return read_collections(connection)
 
-    def _insert_sample(self, person: str, sample: Sample) -> str:
-        now = audit.utc_now()
-        run = self._connection.execute
-        run("INSERT OR IGNORE INTO people (name, created) VALUES (?, ?)", (person, now))
-        (person_id,) = run("SELECT id FROM people WHERE name = ?", (person,)).fetchone()
-        cursor = run(
-            "INSERT OR IGNORE INTO samples (person_id, model_id, embedding, norm, det_score, "
-            "picture_sha256, source, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                person_id,
-                self._model_id,
-                sample.embedding.astype("<f4").tobytes(),
-                float(sample.norm),
-                None if sample.det_score is None else float(sample.det_score),
-                sample.picture_sha256,
-                sample.source,
-                now,
-            ),
-        )
-        return "" if cursor.rowcount else "already enrolled"
+    def _unlock(self, key: GalleryKey | None, wrapped: bytes) -> None:
+        wanted, name = self.collection.key_id, self.collection.name
+        if not wanted:
+            return
+        if key is None:
+            raise InputError(
+                f"collection {name!r} of {self.folder} is encrypted with key {wanted}; give the "
+                "key file with --key-file, or the key in FACEREC_GALLERY_KEY"
+            )
+        if key.id != wanted:
+            raise InputError(
+                f"collection {name!r} of {self.folder} is encrypted with key {wanted}, got key "
+                f"{key.id}; give the key that it was made with, or last changed to"
+            )
+        self.vault = Vault(key)
+        self.secret = self.vault.unwrap(wrapped, secret_context(self.collection.uid))
 
 
-def create_store(
-    folder: Path,
-    model: StoredModel,
-    settings: dict[str, str],
-    threshold: float,
-    operator: str = "",
+def hash_threshold(value: float, kind: str, normalisation: str, details: str) -> str:
+    """Return what the log says of a threshold's row."""
+    return hash_values(
+        {"value": value, "kind": kind, "norm": normalisation, "details": json.loads(details)}
+    )
+
+
+def secret_context(uid: str) -> str:
+    """Return what a collection's secret is bound to when it is sealed."""
+    return f"collection {uid}"
+
+
+def read_version(connection: sqlite3.Connection, collection_id: int) -> int:
+    """Return the version of a collection as this connection sees it."""
+    row = connection.execute(
+        "SELECT version FROM collections WHERE id = ?", (collection_id,)
+    ).fetchone()
+    return int(row[0])
+
+
+def open_store(
+    folder: Path, collection: str = MAIN, key: GalleryKey | None = None, locked: bool = False
 ) -> Store:
-    """Make an empty gallery in `folder`, readable by its owner only.
+    """Open a collection of the gallery in `folder`.
 
     Args:
-        folder: made where it is missing.
-        model: the recogniser.
-        settings: what enrolment and search use unless told otherwise.
-        threshold: cosine in [-1, 1] from which a candidate is accepted.
-        operator: for the audit log.
+        folder: of the gallery.
+        collection: its name.
+        key: of an encrypted one.
+        locked: without a key an encrypted one is opened for its log and lists alone.
 
     Raises:
-        InputError: there is a gallery already, or another file in its place, or the folder cannot
-            be made.
-    """
-    path = folder / FILE_NAME
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise InputError(f"cannot make a gallery in {folder}: {error.strerror}") from error
-    connection = connect(path, new=True)
-    try:
-        with write_transaction(connection):
-            if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-                raise InputError(f"{folder} holds a gallery already; give another folder")
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute(
-                "INSERT INTO models (id, name, hash, dim, created) VALUES (1, ?, ?, ?, ?)",
-                (model.name, model.hash, model.dim, audit.utc_now()),
-            )
-            connection.executemany(
-                "INSERT INTO settings (key, value) VALUES (?, ?)",
-                [("version", "0"), *sorted(settings.items())],
-            )
-            connection.execute(_ADD_THRESHOLD, (1, threshold, "given", 0, audit.utc_now()))
-            details = {
-                "model": model.name,
-                "model_sha256": model.hash,
-                "settings": settings,
-                "threshold": threshold,
-            }
-            audit.append_entry(connection, "create", details, operator)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        return Store(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-
-
-def open_store(folder: Path) -> Store:
-    """Open the gallery in `folder`.
-
-    Raises:
-        InputError: there is none, or it was written by a newer facerec, or it is damaged.
+        InputError: there is none, or it was written by a newer facerec, or it is damaged, or the
+            key is missing or another.
     """
     path = folder / FILE_NAME
     if not path.is_file():
         raise InputError(
             f"{folder} holds no gallery; make one with `facerec-gallery create {folder} --model M`"
         )
-    connection = connect(path)
-    try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema version {version}, this facerec reads {SCHEMA_VERSION}; "
-                "update facerec"
-            )
-        with explain_sqlite(path):
-            return Store(connection, path)
-    except BaseException:
-        connection.close()
-        raise
+    return Store(path, collection, key, locked)
+
+
+def _find_collection(
+    connection: sqlite3.Connection, path: Path, name: str
+) -> tuple[Collection, bytes]:
+    found = {collection.name: collection for collection in read_collections(connection)}
+    if name not in found:
+        raise InputError(
+            f"{path.parent} has no collection {name!r}{nearest(name, found)}; there are: "
+            f"{', '.join(found) or 'none'}"
+        )
+    (wrapped,) = connection.execute(
+        "SELECT secret FROM collections WHERE name = ?", (name,)
+    ).fetchone()
+    return found[name], bytes(wrapped)
+
+
+def read_collections(connection: sqlite3.Connection) -> list[Collection]:
+    """Return the collections of a file, by name."""
+    rows = connection.execute(
+        "SELECT collections.id, uid, collections.name, models.name, hash, dim, fusion, key_id "
+        "FROM collections JOIN models ON models.id = model_id ORDER BY collections.name"
+    )
+    return [
+        Collection(row[0], row[1], row[2], StoredModel(row[3], row[4], row[5]), row[6], row[7])
+        for row in rows
+    ]

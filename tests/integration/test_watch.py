@@ -16,6 +16,7 @@ from facerec.data.align import ARCFACE_TEMPLATE
 from facerec.detection import AnnotationDetector
 from facerec.embedder import Embedder
 from facerec.gallery.gallery import Gallery
+from facerec.gallery.vault import read_key
 from facerec.models.weights import ModelInfo
 from facerec.video.sinks import JsonLines
 from facerec.video.watch import WatchSettings, watch_video
@@ -175,7 +176,7 @@ def test_a_picture_without_a_face_is_2_when_it_is_the_only_one(gallery, people, 
 def test_watch_searches_each_track_once(gallery, people, scene, tmp_path):
     enrol(gallery, people)
     out, whole = tmp_path / "tracks.jsonl", tmp_path / "watch.json"
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, key=read_key(gallery.with_suffix(".key"))) as opened:
         before = opened.audit_head()[0]
     more = ("--threshold", 0.8, "--purpose", "case 7", "--json", whole)
     assert call("watch", gallery, scene[0], "--out", out, *more) == 0
@@ -187,7 +188,7 @@ def test_watch_searches_each_track_once(gallery, people, scene, tmp_path):
     assert (tracks["unknown"]["last_frame"], tracks["unknown"]["last_s"]) == (24, 0.96)
     assert all(row["score"] > 0.95 for row in (tracks["ann"], tracks["bob"]))
     assert read(whole)["frames"] == FRAMES and read(whole)["known"] == 2
-    with Gallery.open(gallery) as opened:
+    with Gallery.open(gallery, key=read_key(gallery.with_suffix(".key"))) as opened:
         entries = opened.list_audit()[before:]
         assert [e.action for e in entries] == ["search"] * 3
         assert {e.purpose for e in entries} == {"case 7"}
@@ -274,7 +275,7 @@ def test_another_model_is_refused(gallery, people, recogniser, tmp_path, capsys)
     onnx.save(model, str(other))
     assert enrol(gallery, people, "--model", other) == 2
     message = capsys.readouterr().err
-    assert "create another gallery" in message and message.count("\n") == 1
+    assert "into another gallery or collection" in message and message.count("\n") == 1
 
 
 def test_audit_finds_a_change(gallery, people, capsys):
@@ -287,7 +288,7 @@ def test_audit_finds_a_change(gallery, people, capsys):
     assert call("audit", gallery, "--head", head) == 0
     connection = sqlite3.connect(gallery / "gallery.sqlite", isolation_level=None)
     connection.execute("DROP TRIGGER audit_is_not_updated")
-    connection.execute("UPDATE audit SET entry = replace(entry, 'ann', 'eve') WHERE id = 2")
+    connection.execute("UPDATE audit SET entry = replace(entry, 'enrol', 'erase') WHERE id = 2")
     connection.close()
     capsys.readouterr()
     assert call("audit", gallery) == 1

@@ -13,11 +13,11 @@ from data_tools.quality import (
     find_low_quality,
     find_wilson,
     mark_crowded,
-    measure_chips,
     report_drops,
     score_quality,
 )
 from facerec.checks import InputError
+from facerec.data.chip_measures import measure_chips
 from facerec.data.synthetic import make_chips
 
 
