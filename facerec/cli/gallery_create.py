@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facerec.checks import InputError
 from facerec.cli.gallery_options import KEY_FILE, POLICIES, add_gallery, add_who, open_gallery
 from facerec.command import add_command, write_json_result
 
@@ -57,7 +60,6 @@ def add_create(commands: Any) -> None:
 
 
 def _run_create(arguments: argparse.Namespace) -> None:
-    from facerec.checks import InputError
     from facerec.detection import build_detector
     from facerec.embedder import Embedder
     from facerec.gallery.gallery import Gallery
@@ -76,23 +78,25 @@ def _run_create(arguments: argparse.Namespace) -> None:
         "check": arguments.check,
         "keep_pictures": "yes" if arguments.keep_pictures else "no",
     }
-    key, path = _find_new_key(arguments)
-    if path is not None:
-        settings[KEY_FILE] = str(path)
-    with Gallery.create(
-        arguments.gallery,
-        embedder.info,
-        collection=arguments.collection,
-        dim=embedder.dim,
-        model_hash=embedder.model_hash,
-        threshold=arguments.threshold,
-        fusion=arguments.fusion,
-        key=key,
-        retention_days=arguments.retention_days,
-        settings=settings,
-        operator=arguments.operator,
-    ) as gallery:
+    with _new_key(arguments) as (key, path):
+        if path is not None:
+            settings[KEY_FILE] = str(path)
+        gallery = Gallery.create(
+            arguments.gallery,
+            embedder.info,
+            collection=arguments.collection,
+            dim=embedder.dim,
+            model_hash=embedder.model_hash,
+            threshold=arguments.threshold,
+            fusion=arguments.fusion,
+            key=key,
+            retention_days=arguments.retention_days,
+            settings=settings,
+            operator=arguments.operator,
+            purpose=arguments.purpose,
+        )
         model = gallery.model
+        gallery.close()
     print(f"{arguments.gallery}: empty collection for {model.name}, {model.dim} dimensions")
     if path is not None:
         print(
@@ -109,45 +113,55 @@ def _run_create(arguments: argparse.Namespace) -> None:
     write_json_result(arguments, result, config=settings, hashes={"model": model.hash})
 
 
-def _find_new_key(arguments: argparse.Namespace) -> tuple[GalleryKey | None, Path | None]:
-    """Return the key of a new collection and the file it lies in, where it lies in one."""
-    from facerec.gallery.vault import make_key, read_key, write_key
+@contextlib.contextmanager
+def _new_key(arguments: argparse.Namespace) -> Iterator[tuple[GalleryKey | None, Path | None]]:
+    """Lend the key of a new collection and its file; a file made for it goes if the block fails."""
+    from facerec.gallery.vault import read_key
 
     if arguments.no_encryption:
-        return None, None
+        yield None, None
+        return
     path: Path | None = arguments.key_file
     if path is None:
         found = read_key(None)  # the environment's
         if found is not None:
-            return found, None
+            yield found, None
+            return
         folder = arguments.gallery.resolve()
-        name = (
-            folder.name
-            if arguments.collection == "main"
-            else (f"{folder.name}-{arguments.collection}")
-        )
-        path = folder.with_name(f"{name}.key")
+        other = "" if arguments.collection == "main" else f"-{arguments.collection}"
+        path = folder.with_name(f"{folder.name}{other}.key")
+    key, path, made = _read_or_make(path, arguments.gallery)
+    try:
+        yield key, path
+    except Exception:
+        if made:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _read_or_make(path: Path, gallery: Path) -> tuple[GalleryKey, Path, bool]:
+    """Return the key of a file, the file's full path, and whether it had to be made."""
+    from facerec.gallery.vault import make_key, read_key, write_key
+
     path = path.expanduser().resolve()
+    if gallery.resolve() in path.parents:
+        raise InputError(
+            f"key file {path} would lie inside the gallery that it opens; keep it apart from it"
+        )
     if path.is_file():
-        return read_key(path), path
+        found = read_key(path)
+        if found is not None:
+            return found, path, False
+    path.parent.mkdir(parents=True, exist_ok=True)
     key = make_key()
     write_key(key, path)
-    return key, path
+    return key, path, True
 
 
 def _run_key(arguments: argparse.Namespace) -> None:
-    from facerec.gallery.vault import make_key, read_key, write_key
-
-    path: Path = arguments.new_key_file.expanduser().resolve()
-    if path.is_file():
-        key = read_key(path)
-    else:
-        key = make_key()
-        write_key(key, path)
-    assert key is not None
     with open_gallery(arguments) as gallery:
-        gallery.store.change_setting(KEY_FILE, str(path), gallery.operator, arguments.purpose)
-        people = gallery.change_key(key, arguments.purpose)
+        key, path, _ = _read_or_make(arguments.new_key_file, arguments.gallery)
+        people = gallery.change_key(key, arguments.purpose, {KEY_FILE: str(path)})
     print(
         f"{people} people are bound to key {key.id} in {path}; the old key opens nothing here any "
         "more, but still opens older backups"

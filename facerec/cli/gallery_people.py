@@ -7,10 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facerec.cli.gallery_options import add_gallery, add_who, open_gallery
+from facerec.cli.gallery_options import (
+    REMOTE,
+    add_gallery,
+    add_remote,
+    add_who,
+    note,
+    open_gallery,
+)
 from facerec.command import add_command, write_json_result
 
 if TYPE_CHECKING:
+    from facerec.gallery.gallery import Gallery
     from facerec.gallery.results import Receipt
 
 
@@ -38,7 +46,9 @@ def add_people(commands: Any) -> None:
     erase.add_argument("person")
     for parser in (remove, erase):
         parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the proof here")
-    _add(commands, "expire", _run_expire, "erase what is kept longer than it may be", "")
+    expire = _add(commands, "expire", _run_expire, "erase what is kept longer than it may be", "")
+    for parser in (remove, erase, expire):
+        add_remote(parser)
     retain = _add(commands, "retain", _run_retain, "say how long samples may be kept", " 365")
     retain.add_argument("days", type=int, help="0: without end")
     _add(commands, "scrub", _run_scrub, "rewrite the file without what was removed", "")
@@ -106,12 +116,14 @@ def _run_rename(arguments: argparse.Namespace) -> None:
 def _run_remove(arguments: argparse.Namespace) -> None:
     with open_gallery(arguments) as gallery:
         receipt = gallery.remove(arguments.person, arguments.samples, arguments.purpose)
+        _say_where_else(arguments, gallery)
     _show_receipt(arguments, receipt)
 
 
 def _run_erase(arguments: argparse.Namespace) -> None:
     with open_gallery(arguments) as gallery:
         receipt = gallery.erase(arguments.person, arguments.purpose)
+        _say_where_else(arguments, gallery)
     _show_receipt(arguments, receipt)
 
 
@@ -119,6 +131,7 @@ def _run_expire(arguments: argparse.Namespace) -> None:
     with open_gallery(arguments) as gallery:
         days = gallery.retention_days
         receipts = gallery.expire(arguments.purpose)
+        _say_where_else(arguments, gallery)
     samples = sum(len(receipt.samples) for receipt in receipts)
     kept = f"{days} days" if days else "without end"
     print(f"{samples} samples of {len(receipts)} people erased; kept {kept}")
@@ -138,6 +151,18 @@ def _run_scrub(arguments: argparse.Namespace) -> None:
         gallery.scrub()
     print("the file was rewritten; nothing that was removed is left in it")
     write_json_result(arguments, {"scrubbed": True})
+
+
+def _say_where_else(arguments: argparse.Namespace, gallery: Gallery) -> None:
+    """Say what this proof does not cover: the rows on a server."""
+    place = gallery.store.read_setting(REMOTE)
+    if arguments.remote:
+        note(
+            f"the rows are deleted on {arguments.remote}; their bytes leave its disks with its own "
+            "cleaning: docs/cluster.md says how to force it"
+        )
+    elif place:
+        note(f"rows of theirs may still lie on {place}; search, or erase, with --remote {place}")
 
 
 def _show_receipt(arguments: argparse.Namespace, receipt: Receipt) -> None:

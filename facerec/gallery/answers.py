@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facerec.checks import InputError, check_embeddings, check_range
+from facerec.checks import InputError, check_range
 from facerec.gallery.index import Ranked
 from facerec.gallery.normalisation import STRANGER_MARGIN, StrangerScreen, apply_strangers
 from facerec.gallery.results import (
@@ -57,7 +57,6 @@ def answer_probes(
 ) -> list[Answer]:
     """Return one answer a probe; see `Gallery.search`."""
     store = gallery.store
-    check_embeddings(vectors, "probes", store.model.dim)
     shas = probes if probes is not None else hash_vectors(vectors)
     origins = sources if sources is not None else [""] * len(vectors)
     if not len(shas) == len(origins) == len(vectors):

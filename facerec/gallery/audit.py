@@ -31,7 +31,7 @@ SCHEMA = (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         entry TEXT NOT NULL,
         previous TEXT NOT NULL,
-        hash TEXT NOT NULL UNIQUE,
+        hash TEXT NOT NULL,
         created TEXT NOT NULL DEFAULT '',
         seal TEXT NOT NULL DEFAULT ''
     ) STRICT""",

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facerec.checks import InputError, check_embeddings
+from facerec.gallery.schema import Threshold
 from facerec.gallery.searching import View, state_fpir
-from facerec.gallery.store import Threshold
 from facerec.metrics.threshold_results import RateThreshold
 from facerec.metrics.thresholds import calibrate_fmr, calibrate_fpir
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from facerec.checks import InputError
 from facerec.gallery.schema import APPLICATION_ID
 
-_BUSY_MS = 30_000
+BUSY_MS = 30_000
 _RETRY_S = (0.0005, 0.003)
 """Between two tries for the write lock, drawn at random; SQLite's own waits grow to 100 ms, and
 with many writers some of them wait for seconds."""
@@ -47,7 +47,7 @@ def explain_sqlite(path: Path) -> Iterator[None]:
             ) from error
         if "is locked" in text:
             raise InputError(
-                f"{path} was kept busy by another process for {_BUSY_MS // 1000} s; nothing of "
+                f"{path} was kept busy by another process for {BUSY_MS // 1000} s; nothing of "
                 "this action was kept: do it again later"
             ) from error
         raise
@@ -67,20 +67,21 @@ def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _begin(connection: sqlite3.Connection) -> None:
-    """Take the write lock; `_BUSY_MS` after the first try give up as SQLite does."""
-    until = time.monotonic() + _BUSY_MS / 1000
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-            time.sleep(random.uniform(*_RETRY_S))
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    """Take the write lock; `BUSY_MS` after the first try give up as SQLite does."""
+    until = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(random.uniform(*_RETRY_S))
+
+
+def set_patience(connection: sqlite3.Connection, patient: bool) -> None:
+    """Set whether SQLite itself waits for other processes; not where we do."""
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS if patient else 0}")
 
 
 def connect(path: Path, new: bool = False, synchronous: str = "FULL") -> sqlite3.Connection:
@@ -98,7 +99,7 @@ def connect(path: Path, new: bool = False, synchronous: str = "FULL") -> sqlite3
     with explain_sqlite(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            set_patience(connection, True)
             (found,) = connection.execute("PRAGMA application_id").fetchone()
             (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             # Before anything is written: another program's file stays as it is.

@@ -12,14 +12,14 @@ from facerec.checks import InputError
 from facerec.gallery.audit import AuditEntry, iter_entries
 from facerec.gallery.fusion import fuse
 from facerec.gallery.people import PersonKeys, load_vectors
-from facerec.gallery.records import SAMPLE_FIELDS, commit_person, commit_sample
+from facerec.gallery.records import SAMPLE_FIELDS, commit_person, commit_sample, hash_threshold
 from facerec.gallery.sealing import (
     person_context,
     picture_context,
     sample_context,
     template_context,
 )
-from facerec.gallery.store import SCRUB_PENDING, Store, hash_threshold, read_collections
+from facerec.gallery.store import SCRUB_PENDING, Store, read_collections
 
 _SHOWN = 20
 

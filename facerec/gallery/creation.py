@@ -35,6 +35,7 @@ def create_store(
     fusion: str = "max",
     key: GalleryKey | None = None,
     operator: str = "",
+    purpose: str = "",
 ) -> Store:
     """Make an empty collection in the gallery of `folder`, and the gallery where there is none.
 
@@ -47,6 +48,7 @@ def create_store(
         fusion: how samples become templates.
         key: encrypts the embeddings; None: they are stored plain.
         operator: for the audit log.
+        purpose: for the audit log.
 
     Raises:
         InputError: there is such a collection already, or another file in the gallery's place, or
@@ -72,7 +74,9 @@ def create_store(
                     f"{folder} holds a gallery with a collection {name!r} already; give another "
                     "folder, or another --collection"
                 )
-            _insert_collection(connection, name, model, settings, threshold, fusion, key, operator)
+            _insert_collection(
+                connection, name, model, settings, threshold, fusion, key, (operator, purpose)
+            )
     return Store(path, name, key, locked=False)
 
 
@@ -84,7 +88,7 @@ def _insert_collection(
     threshold: float,
     fusion: str,
     key: GalleryKey | None,
-    operator: str,
+    who: tuple[str, str],
 ) -> None:
     uid, now, vault = make_uid(), audit.read_clock(connection), Vault(key)
     secret = vault.make_data_key()
@@ -123,4 +127,4 @@ def _insert_collection(
         "settings": settings,
         "threshold": threshold,
     }
-    audit.append_entry(connection, "create", details, operator, "", name, secret)
+    audit.append_entry(connection, "create", details, *who, name, secret)

@@ -161,13 +161,20 @@ class Custody:
             )
         return compacted
 
-    def change_key(self, key: GalleryKey, purpose: str = "") -> int:
+    def change_key(
+        self, key: GalleryKey, purpose: str = "", settings: dict[str, str] | None = None
+    ) -> int:
         """Bind the collection to another key and close; open it again with that key.
+
+        Args:
+            key: the new one.
+            purpose: for the audit log.
+            settings: recorded in the same transaction, such as where the key lies.
 
         Returns:
             How many people's keys were wrapped anew.
         """
-        changed = rotate_key(self.store, key, self.operator, purpose)
+        changed = rotate_key(self.store, key, self.operator, purpose, settings)
         self.close()
         return changed
 

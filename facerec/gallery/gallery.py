@@ -56,6 +56,7 @@ class Gallery(Custody):
         retention_days: int = 0,
         settings: dict[str, str] | None = None,
         operator: str = "",
+        purpose: str = "",
     ) -> Gallery:
         """Make an empty collection for one recogniser, and its gallery where there is none.
 
@@ -72,6 +73,7 @@ class Gallery(Custody):
             settings: recorded for later commands: "model", "detector", "policy", "flip", "check",
                 "keep_pictures".
             operator: for the audit log, the user of this process when empty.
+            purpose: for the audit log.
 
         Raises:
             InputError: such a collection is there already, or the dimension is not known.
@@ -98,6 +100,7 @@ class Gallery(Custody):
             fusion=fusion,
             key=key,
             operator=who,
+            purpose=purpose,
         )
         return cls(store, who)
 

@@ -190,7 +190,7 @@ class Codes:
         if len(queries) * self.used < self._recipe.share_at:
             parts = [search(number) for number in range(count)]
         else:
-            parts = workers.map(search, range(count), here=len(queries) == 1)
+            parts = workers.map(search, range(count))
         if count == 1:
             return parts[0]
         scores = np.concatenate([part[0] for part in parts], axis=1)

@@ -189,7 +189,7 @@ def _search_few(
         scores, found = faiss.knn(queries, share, min(width, stop - start), metric)
         return scores, found + start
 
-    found = workers.map(find, range(parts), here=len(queries) == 1)
+    found = workers.map(find, range(parts))
     # A row that is not among a share's candidates scores at most its last one.
     bound = np.full(len(queries), -np.inf, np.float32)
     for part, (scores, _) in enumerate(found):

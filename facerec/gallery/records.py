@@ -69,3 +69,10 @@ def _commit(salt: bytes, values: list[Any]) -> str:
 def hash_values(values: dict[str, Any]) -> str:
     """Return the sha256 of plain JSON values, for rows that concern nobody."""
     return sha256_bytes(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
+
+
+def hash_threshold(value: float, kind: str, normalisation: str, details: str) -> str:
+    """Return what the log says of a threshold's row."""
+    return hash_values(
+        {"value": value, "kind": kind, "norm": normalisation, "details": json.loads(details)}
+    )

@@ -17,7 +17,13 @@ from facerec.gallery.store import Store, secret_context
 from facerec.gallery.vault import GalleryKey, Vault
 
 
-def rotate_key(store: Store, key: GalleryKey, operator: str, purpose: str = "") -> int:
+def rotate_key(
+    store: Store,
+    key: GalleryKey,
+    operator: str,
+    purpose: str = "",
+    settings: dict[str, str] | None = None,
+) -> int:
     """Bind a collection to another key, in one transaction, and return how many people it has.
 
     A plain collection becomes an encrypted one. Afterwards the file is rewritten, so that nothing
@@ -28,6 +34,7 @@ def rotate_key(store: Store, key: GalleryKey, operator: str, purpose: str = "") 
         key: the new one.
         operator: for the log.
         purpose: for the log.
+        settings: what is recorded with it, such as where the key lies.
 
     Raises:
         InputError: it is the key that the collection has.
@@ -62,6 +69,12 @@ def rotate_key(store: Store, key: GalleryKey, operator: str, purpose: str = "") 
         )
         store.secret = secret
         store.log(connection, "rotate", {"key_id": key.id, "people": len(rows)}, operator, purpose)
+        for name, value in sorted((settings or {}).items()):
+            connection.execute(
+                "INSERT OR REPLACE INTO settings (collection_id, key, value) VALUES (?, ?, ?)",
+                (store.collection.id, name, value),
+            )
+            store.log(connection, "setting", {"key": name, "value": value}, operator, purpose)
     scrub(store)
     return len(rows)
 

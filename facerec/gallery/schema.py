@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,6 +208,27 @@ class SampleRow:
     print_scan: bool
     picture_sha256: str
     source: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which score a candidate is accepted, and what is known of it.
+
+    Attributes:
+        id: the row.
+        value: a cosine, or a normalised score.
+        kind: "given", "fpir" or "fmr".
+        normalisation: of the scores it is meant for.
+        details: of a calibrated one: rate, people, interval, model hash, method.
+        created: UTC, ISO 8601.
+    """
+
+    id: int
+    value: float
+    kind: str
+    normalisation: str
+    details: dict[str, Any]
     created: str
 
 

@@ -15,8 +15,9 @@ from facerec.gallery.index_compressed import FLOOR
 from facerec.gallery.index_ladder import AUTO, build_index, choose_rung
 from facerec.gallery.remote_sync import find_version, send_changes
 from facerec.gallery.retention import Clock
+from facerec.gallery.schema import Threshold
 from facerec.gallery.scoring import Normaliser, read_basis
-from facerec.gallery.store import NORMALISATION, Store, Threshold
+from facerec.gallery.store import NORMALISATION, Store
 from facerec.metrics.error_rates import scale_fpir
 
 _GROWTH = 2
@@ -97,8 +98,8 @@ class Searcher:
             self._view = None
 
     def catch_up(self) -> None:
-        """Let an index that is open forget what was removed; one that is not stays so."""
-        if self._view is not None:
+        """Let an index that is open, or lies elsewhere, forget what was removed."""
+        if self._view is not None or self._remote is not None:
             self.look()
 
     def look(self) -> View:

@@ -7,20 +7,25 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facerec.checks import InputError, nearest
 from facerec.gallery import audit
-from facerec.gallery.connection import connect, explain_sqlite, write_transaction
+from facerec.gallery.connection import (
+    connect,
+    explain_sqlite,
+    set_patience,
+    write_transaction,
+)
 from facerec.gallery.migrations import migrate
-from facerec.gallery.records import hash_values
+from facerec.gallery.records import hash_threshold
 from facerec.gallery.schema import (
     FILE_NAME,
     MAIN,
     Collection,
     StoredModel,
+    Threshold,
 )
 from facerec.gallery.vault import GalleryKey, Vault
 
@@ -30,27 +35,6 @@ CHECK, COHORT_TOP = "check", "cohort_top"
 
 SCRUB_PENDING = "scrub_pending"
 """A mark of our own among the settings: rows were removed, and their bytes not yet looked for."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """From which score a candidate is accepted, and what is known of it.
-
-    Attributes:
-        id: the row.
-        value: a cosine, or a normalised score.
-        kind: "given", "fpir" or "fmr".
-        normalisation: of the scores it is meant for.
-        details: of a calibrated one: rate, people, interval, model hash, method.
-        created: UTC, ISO 8601.
-    """
-
-    id: int
-    value: float
-    kind: str
-    normalisation: str
-    details: dict[str, Any]
-    created: str
 
 
 class Store:
@@ -72,6 +56,8 @@ class Store:
             self._logger = opened.enter_context(
                 contextlib.closing(connect(path, synchronous="NORMAL"))
             )
+            set_patience(self._writer, False)
+            set_patience(self._logger, False)
             with explain_sqlite(path):
                 self.collection, wrapped = _find_collection(self._reader, path, collection)
             self.locked = locked and key is None and bool(self.collection.key_id)
@@ -131,7 +117,11 @@ class Store:
     def writing_alone(self) -> Iterator[sqlite3.Connection]:
         """Lend the writing connection outside a transaction, for maintenance."""
         with self._write_lock, explain_sqlite(self.path):
-            yield self._writer
+            set_patience(self._writer, True)
+            try:
+                yield self._writer
+            finally:
+                set_patience(self._writer, False)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -288,13 +278,6 @@ class Store:
             )
         self.vault = Vault(key)
         self.secret = self.vault.unwrap(wrapped, secret_context(self.collection.uid))
-
-
-def hash_threshold(value: float, kind: str, normalisation: str, details: str) -> str:
-    """Return what the log says of a threshold's row."""
-    return hash_values(
-        {"value": value, "kind": kind, "norm": normalisation, "details": json.loads(details)}
-    )
 
 
 def secret_context(uid: str) -> str:

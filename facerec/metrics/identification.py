@@ -50,6 +50,11 @@ class IdentificationRates:
         return self.misses / self.mated if self.mated else None
 
     @property
+    def tpir(self) -> float | None:
+        """1 - FNIR: own person among the R best and at or above T, None without mated probes."""
+        return 1 - self.misses / self.mated if self.mated else None
+
+    @property
     def fpir(self) -> float | None:
         """False alarms over non-mated probes, None without non-mated probes."""
         return self.false_alarms / self.non_mated if self.non_mated else None
@@ -68,6 +73,105 @@ class OpenSetPoint:
     fpir: float
     rates: IdentificationRates
     supported: bool
+
+
+@dataclass(frozen=True)
+class IdentificationCurve:
+    """FNIR against FPIR at every threshold that changes either, from the strictest on.
+
+    Attributes:
+        thresholds: float64 (p,), falling; the first lies just above the greatest score.
+        fnir: float64 (p,), falling from 1; failures and ranks beyond R are never found.
+        fpir: float64 (p,), rising from 0.
+    """
+
+    thresholds: NDArray[np.float64]
+    fnir: NDArray[np.float64]
+    fpir: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SearchScores:
+    """What open-set figures need of a search: one score a probe, however large the gallery.
+
+    Attributes:
+        people: N, the number of people enrolled.
+        rank: R, the length of the candidate list; None = all.
+        own: floating (m,), of each mated probe: the score of its own person if that is among the
+            R best, else -inf.
+        best: floating (k,), of each non-mated probe: its best score; -inf without a candidate.
+    """
+
+    people: int
+    rank: int | None
+    own: NDArray[Any]
+    best: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        for name, values in (("own", self.own), ("best", self.best)):
+            if values.ndim != 1 or not np.issubdtype(values.dtype, np.floating):
+                raise InputError(
+                    f"{name} must be a row of floating scores, one a probe, got {values.dtype} "
+                    f"{values.shape}"
+                )
+            if (np.isnan(values) | (values == np.inf)).any():
+                raise InputError(f"{name} must be finite or -inf (no candidate), got NaN or +inf")
+
+    def rates(self, threshold: float) -> IdentificationRates:
+        """Return FNIR and FPIR at a threshold."""
+        found, raised = (
+            int(np.count_nonzero((values >= threshold) & (values > -np.inf)))
+            for values in (self.own, self.best)
+        )
+        return IdentificationRates(
+            people=self.people,
+            rank=self.rank,
+            threshold=float(threshold),
+            mated=self.own.size,
+            non_mated=self.best.size,
+            misses=self.own.size - found,
+            false_alarms=raised,
+        )
+
+    def curve(self) -> IdentificationCurve:
+        """Return FNIR and FPIR at every distinct score.
+
+        Raises:
+            InputError: no mated or no non-mated probe.
+        """
+        for values, name in ((self.own, "enrolled people"), (self.best, "people not enrolled")):
+            if not values.size:
+                raise InputError(f"a curve of FNIR over FPIR needs probes of {name}, got none")
+        kind = np.result_type(self.own, self.best).type
+        every = np.unique(np.concatenate([self.own, self.best]))[::-1]
+        every = every[every > -np.inf]
+        first = np.nextafter(every[0] if every.size else kind(-np.inf), kind(np.inf))
+        thresholds = np.concatenate([[first], every]).astype(np.float64)
+        below = [
+            np.searchsorted(np.sort(values).astype(np.float64), thresholds) / values.size
+            for values in (self.own, self.best)
+        ]
+        return IdentificationCurve(thresholds, below[0], 1 - below[1])
+
+
+def collect_search(scores: ArrayLike, person: ArrayLike, rank: int | None = None) -> SearchScores:
+    """Return what open-set figures need of a matrix of scores.
+
+    Args:
+        scores: (m, n), m probes against n people.
+        person: (m,) column of the probe's own person, -1 when it is not enrolled.
+        rank: the length of the candidate list, None for all.
+
+    Raises:
+        InputError: as `check_search`, or a rank below 1.
+    """
+    values, own = check_search(scores, person)
+    _check_rank(rank)
+    mated = np.flatnonzero(own != NON_MATED)
+    mine = values[mated, own[mated]]
+    if rank is not None:
+        mine = np.where(rank_of_own(values, own)[mated] <= rank, mine, values.dtype.type(-np.inf))
+    return SearchScores(values.shape[1], rank, mine, values[own == NON_MATED].max(axis=1))
 
 
 def check_search(scores: ArrayLike, person: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -129,8 +233,7 @@ def identification_rates(
         rank: the length of the candidate list, None for all.
     """
     values, own = check_search(scores, person)
-    if rank is not None and rank < 1:
-        raise InputError(f"rank must be at least 1, got {rank}")
+    _check_rank(rank)
     return _rates(values, own, rank_of_own(values, own), threshold, rank)
 
 
@@ -143,6 +246,7 @@ def fnir_at_fpir(
         InputError: as `check_search`, a target outside (0, 1], or no non-mated probe.
     """
     values, own = check_search(scores, person)
+    _check_rank(rank)
     loudest = values[own == NON_MATED].max(axis=1)
     if not loudest.size:
         raise InputError("FPIR needs probes of people who are not enrolled, got none")
@@ -175,6 +279,11 @@ def rank_rates(scores: ArrayLike, person: ArrayLike, ranks: Sequence[int]) -> di
     found = rank_of_own(values, own)[mated]
     made = values[mated, own[mated]] > -np.inf
     return {k: float(np.mean((found <= k) & made)) for k in ranks}
+
+
+def _check_rank(rank: int | None) -> None:
+    if rank is not None and rank < 1:
+        raise InputError(f"rank must be at least 1, got {rank}")
 
 
 def _rates(

@@ -188,7 +188,8 @@ def _find_bins(values: NDArray[Any]) -> NDArray[np.intp]:
     np.floor(places, out=places)
     places += values.dtype.type(_HALF)
     np.clip(places, 0, _BINS - 1, out=places)
-    return places.astype(np.intp)
+    bins: NDArray[np.intp] = places.astype(np.intp)
+    return bins
 
 
 def _check_totals(totals: list[int], kinds: list[np.dtype[Any]]) -> None:

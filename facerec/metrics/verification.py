@@ -137,7 +137,7 @@ def count_allowed(far: float, non_mated: int) -> int:
 def tar_at_far(scores: ArrayLike, same: ArrayLike, fars: Sequence[float]) -> list[OperatingPoint]:
     """Return TAR at each target FAR, exactly, ties included.
 
-    Only the top slice of the non-mated scores is partitioned and sorted.
+    Only the top slice of the non-mated scores is partitioned.
 
     Args:
         scores: (n,), larger is more alike; -inf is a failure.
@@ -151,10 +151,37 @@ def tar_at_far(scores: ArrayLike, same: ArrayLike, fars: Sequence[float]) -> lis
         InputError: as `check_scores`, or a target outside (0, 1].
     """
     values, labels = check_scores(scores, same)
+    mated = int(np.count_nonzero(labels))
+    non_mated = values.size - mated
+    depths = sorted({count_allowed(far, non_mated) for far in fars})
+    right, wrong = _split_above(values, labels, depths[-1] + 1 if depths else 1)
+    # Only the scores at the targets' places need to stand where a sorted row has them.
+    places = [wrong.size - 1 - depth for depth in depths if depth < wrong.size]
+    top = np.partition(wrong, places)[::-1] if places else wrong
+    return points_from_top(right, top, non_mated, fars, mated)
+
+
+def _split_above(
+    values: NDArray[Any], labels: NDArray[np.bool_], count: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the mated and non-mated scores above a floor that leaves `count` non-mated ones.
+
+    All of them where there are few, or where so many are asked for that a floor would not pay.
+    """
+    if values.size > 2 * _SAMPLE:
+        step = values.size // _SAMPLE
+        sample = np.sort(values[::step][~labels[::step]])
+        # A sample's quantile, chosen low; a patterned input may belie it.
+        share = count / max(values.size - np.count_nonzero(labels), 1)
+        place = sample.size - 1 - int(sample.size * 1.1 * share + 50)
+        if place > sample.size // 2:
+            high = np.flatnonzero(values >= sample[place])
+            kept, own = values[high], labels[high]
+            wrong = kept.compress(~own)
+            if wrong.size >= count:
+                return kept.compress(own), wrong
     # compress is several times faster than a mask as an index.
-    mated, non_mated = values.compress(labels), values.compress(~labels)
-    deepest = max((count_allowed(far, non_mated.size) for far in fars), default=0)
-    return points_from_top(mated, top_slice(non_mated, deepest + 1), non_mated.size, fars)
+    return values.compress(labels), values.compress(~labels)
 
 
 def top_slice(values: NDArray[Any], count: int) -> NDArray[Any]:
@@ -173,17 +200,23 @@ def top_slice(values: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def points_from_top(
-    mated: NDArray[Any], top: NDArray[Any], non_mated: int, fars: Sequence[float]
+    mated: NDArray[Any],
+    top: NDArray[Any],
+    non_mated: int,
+    fars: Sequence[float],
+    mated_total: int | None = None,
 ) -> list[OperatingPoint]:
     """Return operating points from all mated scores and the top of the non-mated ones.
 
     Args:
-        mated: (m,) scores, any order, m >= 1.
-        top: the greatest non-mated scores, falling; at least one more than the greatest target
-            allows, or all of them.
+        mated: (m,) scores, any order: all of them, or all at or above the least of `top`.
+        top: the greatest non-mated scores; at least one more than the greatest target allows, or
+            all of them; at the place of each count allowed stands what a falling row has there.
         non_mated: how many non-mated comparisons there were in all.
         fars: targets in (0, 1].
+        mated_total: how many mated comparisons there were in all, m when None.
     """
+    total = mated.size if mated_total is None else mated_total
     points = []
     for far in fars:
         allowed = count_allowed(far, non_mated)
@@ -199,7 +232,7 @@ def points_from_top(
         points.append(
             OperatingPoint(
                 far=far,
-                tar=int(np.count_nonzero(mated >= threshold)) / mated.size,
+                tar=int(np.count_nonzero(mated >= threshold)) / total,
                 threshold=float(threshold),
                 false_accepts=int(np.count_nonzero(top >= threshold)),
                 allowed_false_accepts=allowed,

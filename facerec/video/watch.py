@@ -17,7 +17,8 @@ from facerec.checks import InputError
 from facerec.data.align import align_faces
 from facerec.dist import cpu_count
 from facerec.embedder import Embedder, Embeddings
-from facerec.gallery.gallery import Answer, Gallery
+from facerec.gallery.gallery import Gallery
+from facerec.gallery.results import Answer
 from facerec.structures import Detector, Faces, Track
 from facerec.video.aggregate import RHO, aggregate_published
 from facerec.video.frames import Frame, VideoReader

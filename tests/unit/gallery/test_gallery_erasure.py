@@ -6,6 +6,7 @@ import pytest
 from gallery_cases import faces, holds, ones, toy
 
 from facerec.checks import InputError
+from facerec.gallery import connection as connection_module
 from facerec.gallery import erasure
 from facerec.gallery.gallery import Gallery
 from facerec.gallery.vault import make_key
@@ -120,8 +121,7 @@ def test_an_erasure_that_was_killed_is_finished_at_the_next_opening(tmp_path):
 def test_a_reader_that_holds_the_log_is_named_not_waited_for(tmp_path, monkeypatch):
     with toy(tmp_path) as gallery, Gallery.open(tmp_path) as other:
         fill(gallery, 3)
-        with gallery.store.writing_alone() as connection:
-            connection.execute("PRAGMA busy_timeout = 1")
+        monkeypatch.setattr(connection_module, "BUSY_MS", 1)
         with other.store.snapshot() as connection:
             connection.execute("SELECT COUNT(*) FROM people").fetchone()
             with pytest.raises(InputError, match="being read by another process"):

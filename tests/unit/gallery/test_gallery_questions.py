@@ -127,5 +127,5 @@ def test_two_collections_know_different_people(tmp_path):
         assert main.search(faces(1))[0].person == "ann"
         assert staff.search(faces(1))[0].person == "bob"
         assert main.verify_audit() == staff.verify_audit() == []
-        with pytest.raises(InputError, match="has a collection|with a collection 'staff' already"):
+        with pytest.raises(InputError, match="with a collection 'staff' already"):
             toy(tmp_path, collection="staff")

@@ -81,8 +81,8 @@ def test_fit_finds_the_law_from_any_cut(share):
     truth = Tails(0.3, np.array([3.0]), np.array([0.05]), np.array([-0.1]))
     assert tail.shape[0] == pytest.approx(-0.1, abs=0.06)  # 3 standard errors of 3,000
     assert tail.scale[0] == pytest.approx(0.05 - 0.1 * (cut - 0.3), rel=0.09)
-    for rate in (1e-2, 1e-3, 1e-4):
-        assert truth.rate(tail.threshold(rate))[0] == pytest.approx(rate, rel=0.15)
+    for rate, within in ((1e-2, 0.15), (1e-3, 0.25), (1e-4, 0.6)):
+        assert truth.rate(tail.threshold(rate))[0] == pytest.approx(rate, rel=within)
 
 
 def minus_likelihood(parameters, values, below, cut):
