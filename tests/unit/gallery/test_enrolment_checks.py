@@ -1,7 +1,5 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
+import plain_index
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +16,6 @@ from facerec.gallery.enrolment_checks import (
     check_samples,
     examine_samples,
 )
-
-_spec = importlib.util.spec_from_file_location(
-    "plain_index", Path(__file__).with_name("plain_index.py")
-)
-plain_index = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain_index)
 
 DIM, PEOPLE = 256, 30
 BERTA = 4

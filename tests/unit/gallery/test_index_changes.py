@@ -1,18 +1,10 @@
-import importlib.util
-from pathlib import Path
-
+import index_backends as backends
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facerec.gallery import index_compressed
-
-_spec = importlib.util.spec_from_file_location(
-    "index_backends", Path(__file__).with_name("index_backends.py")
-)
-backends = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(backends)
 
 DIM = 4
 # A few vectors that come again and again: ties everywhere.

@@ -1,19 +1,13 @@
 """One suite over every backend: see index_backends.BACKENDS."""
 
-import importlib.util
 import threading
-from pathlib import Path
 
+import index_backends as backends
 import numpy as np
 import pytest
 
 from facerec.checks import InputError
 
-_spec = importlib.util.spec_from_file_location(
-    "index_backends", Path(__file__).with_name("index_backends.py")
-)
-backends = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(backends)
 Oracle, draw_unit, list_answers = backends.Oracle, backends.draw_unit, backends.list_answers
 
 DIM = 16

@@ -1,9 +1,8 @@
 import gc
-import importlib.util
 import mmap
 import threading
-from pathlib import Path
 
+import index_backends as backends
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,11 +16,6 @@ from facerec.gallery.index_rows import Rows
 from facerec.gallery.index_scan import find_slack, keep_widest, search_rows
 from facerec.gallery.index_threads import ReadWriteLock, Workers
 
-_spec = importlib.util.spec_from_file_location(
-    "index_backends", Path(__file__).with_name("index_backends.py")
-)
-backends = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(backends)
 Oracle, draw_unit, list_answers = backends.Oracle, backends.draw_unit, backends.list_answers
 
 

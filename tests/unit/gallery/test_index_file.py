@@ -1,8 +1,7 @@
 import functools
-import importlib.util
 import stat
-from pathlib import Path
 
+import index_backends as backends
 import numpy as np
 import pytest
 
@@ -14,11 +13,6 @@ from facerec.gallery.index_flat import FlatIndex
 from facerec.gallery.vault import Vault
 from facerec.gallery.vault_key import make_key
 
-_spec = importlib.util.spec_from_file_location(
-    "index_backends", Path(__file__).with_name("index_backends.py")
-)
-backends = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(backends)
 build_small, draw_unit = backends.build_small, backends.draw_unit
 
 DIM = 16

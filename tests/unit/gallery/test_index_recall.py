@@ -1,6 +1,4 @@
-import importlib.util
-from pathlib import Path
-
+import index_backends as backends
 import numpy as np
 import pytest
 
@@ -10,11 +8,6 @@ from facerec.gallery.index_flat import FlatIndex
 from facerec.gallery.index_probes import move_rows
 from facerec.gallery.index_recall import find_share, measure_recall
 
-_spec = importlib.util.spec_from_file_location(
-    "index_backends", Path(__file__).with_name("index_backends.py")
-)
-backends = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(backends)
 draw_unit = backends.draw_unit
 
 

@@ -1,14 +1,14 @@
 """What Qdrant's real engine keeps of a removed vector: docs/cluster.md says what follows."""
 
-import importlib.util
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
 pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
+
+import edge_backend
 
 from facerec.gallery.remote import RemoteIndex
 from facerec.gallery.remote_collection import RemotePlace, open_collection
@@ -18,16 +18,9 @@ from facerec.gallery.remote_settings import RemoteSettings
 DIM = 32
 
 
-def load_beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def folder():
-    with load_beside("edge_backend").open_folder() as folder:
+    with edge_backend.open_folder() as folder:
         yield folder
 
 
@@ -46,7 +39,7 @@ def find_bytes(folder, vector):
 def test_a_removed_vector_leaves_segments_with_the_vacuum_and_all_files_with_the_collection(
     folder,
 ):
-    client = load_beside("edge_backend").EdgeClient(folder, like_server=True)
+    client = edge_backend.EdgeClient(folder, like_server=True)
     config = RemoteSettings(url="http://127.0.0.1:1")
     place, caller = RemotePlace("m" * 64, DIM, "t"), Caller("edge", attempts=1)
     open_collection(client, caller, config, place)

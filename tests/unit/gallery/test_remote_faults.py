@@ -1,10 +1,8 @@
 import datetime
-import importlib.util
 import ipaddress
 import socket
 import ssl
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +11,15 @@ from facerec.checks import InputError, MissingPackageError
 
 pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
 
+import grpc_backend
+import wire_backend as wire
+
 from facerec.gallery.remote import connect_remote
 from facerec.gallery.remote_settings import KEY_VARIABLE, MEMORY, RemoteSettings
 
 DIM = 4
 KEY = "very-secret-key"
 VECTOR = np.eye(1, DIM, dtype=np.float32)
-
-
-def load_beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-wire = load_beside("wire_backend")
 
 
 @pytest.fixture
@@ -71,13 +62,25 @@ def test_a_server_that_never_answers_is_given_up_after_the_timeout():
     [
         (wire.say_status(401, "no"), "refuses the API key, or asks for one", 1),
         (wire.say_status(403, "Invalid api-key"), "refuses the API key", 1),
-        (wire.say_status(403, "Global manage access is required"), "not a read-only one", 1),
-        (wire.say_status(404, "Collection `x` doesn't exist!"), "nothing there.*doesn't exist", 1),
+        (
+            wire.say_status(403, "Global manage access is required"),
+            "not a read-only one",
+            1,
+        ),
+        (
+            wire.say_status(404, "Collection `x` doesn't exist!"),
+            "nothing there.*doesn't exist",
+            1,
+        ),
         (wire.say_status(413), "smaller batches", 1),
         (wire.say_status(400, "Wrong input"), "refuses the request.*Wrong input", 1),
         (wire.say_status(500, "disk is full"), "cannot answer now.*disk is full", 3),
         (wire.say_status(503), "cannot answer now", 3),
-        (wire.say_status(429, "slow down", Retry_After="2"), "asked too much.*slow down", 3),
+        (
+            wire.say_status(429, "slow down", Retry_After="2"),
+            "asked too much.*slow down",
+            3,
+        ),
         (wire.close_connection, "connection to .* broke", 3),
         (wire.say_text("<html>welcome</html>"), "does not answer like a Qdrant server", 1),
         (wire.say_text('{"result": 5}'), "does not answer like a Qdrant server", 1),
@@ -217,7 +220,7 @@ def test_https_to_a_plain_server_says_so(server):
     ],
 )
 def test_faults_of_grpc_are_sentences_too(code, words):
-    server = load_beside("grpc_backend").GrpcServer(code)
+    server = grpc_backend.GrpcServer(code)
     with pytest.raises(InputError, match=words) as caught:
         connect("http://127.0.0.1:1", prefer_grpc=True, grpc_port=server.port)
     assert "\n" not in str(caught.value)

@@ -1,6 +1,3 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -8,21 +5,15 @@ from facerec.checks import InputError
 
 pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
 
+import remote_backends
+import wire_backend as wire
+
 from facerec.gallery.remote import Mark, RemoteIndex
 from facerec.gallery.remote_collection import RemotePlace
 from facerec.gallery.remote_settings import MEMORY, RemoteSettings
 
-
-def load_beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-backends = load_beside("remote_backends")
-DIM, MODEL = backends.DIM, backends.MODEL
-start_backend, open_one = backends.start_backend, backends.open_one
+DIM, MODEL = remote_backends.DIM, remote_backends.MODEL
+start_backend, open_one = remote_backends.start_backend, remote_backends.open_one
 
 
 @pytest.fixture(params=["memory", "edge", "http", "grpc"])
@@ -53,7 +44,7 @@ def test_people_are_asked_for_in_blocks(monkeypatch):
 
 
 def test_rows_go_in_several_requests_and_are_listed_in_order():
-    server = load_beside("wire_backend").WireServer()
+    server = wire.WireServer()
     index = open_one(RemoteSettings(url=server.url, batch_rows=4))
     ids = numbers(7, 3, 9, 1, 8, 2, 2**62, 0, 5)
     index.upsert(ids, draw_unit(9), np.arange(9))
@@ -126,7 +117,7 @@ def test_rows_and_mark_are_there_after_reopening(kind, tmp_path):
 
 
 def test_what_is_asked_of_a_server():
-    server = load_beside("wire_backend").WireServer()
+    server = wire.WireServer()
     index = open_one(RemoteSettings(url=server.url, hnsw_ef=99, quantization="int8"))
     index.upsert(np.arange(3), draw_unit(3), np.arange(3))
     (made,) = server.created
@@ -152,7 +143,7 @@ def test_what_is_asked_of_a_server():
 
 
 def test_a_graph_that_ends_early_is_followed_by_a_scan():
-    server = load_beside("wire_backend").WireServer()
+    server = wire.WireServer()
     index = open_one(RemoteSettings(url=server.url))
     index.upsert(np.arange(3), draw_unit(3), np.arange(3))
     index.search(draw_unit(2), 2)

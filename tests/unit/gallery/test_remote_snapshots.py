@@ -1,6 +1,4 @@
-import importlib.util
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +6,8 @@ import pytest
 from facerec.checks import InputError
 
 pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
+
+import wire_backend as wire
 
 from facerec.gallery.remote import connect_remote
 from facerec.gallery.remote_collection import RemotePlace
@@ -17,16 +17,6 @@ from facerec.gallery.remote_snapshots import Snapshots
 DIM = 4
 KEY = "very-secret-key"
 PLACE = RemotePlace("m" * 64, DIM, "t")
-
-
-def load_beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-wire = load_beside("wire_backend")
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Qdrant in four shapes, each behind a real RemoteIndex: what index_backends and tests open."""
 
 import contextlib
-import importlib.util
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,6 @@ DIM = 16
 MODEL = "0123456789abcdef" * 4
 NOWHERE = "http://127.0.0.1:1"
 """An address that nothing is asked at."""
-
-
-def load_beside(name):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextlib.contextmanager
@@ -42,16 +32,21 @@ def start_backend(kind, folder, dim=DIM):
         yield lambda: open_one(RemoteSettings(path=folder / "q"), dim)
         return
     pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
-    edge = load_beside("edge_backend")
-    with edge.open_folder() as memory:
+    import edge_backend
+
+    with edge_backend.open_folder() as memory:
         if kind == "edge":
             yield lambda: open_edge(memory, dim)
         elif kind == "http":
-            server = load_beside("wire_backend").WireServer(backend=edge.EdgeClient(memory))
+            import wire_backend
+
+            server = wire_backend.WireServer(backend=edge_backend.EdgeClient(memory))
             yield lambda: open_one(RemoteSettings(url=server.url, batch_rows=64), dim)
             server.close()
         else:
-            server = load_beside("grpc_backend").GrpcServer(backend=edge.EdgeClient(memory))
+            import grpc_backend
+
+            server = grpc_backend.GrpcServer(backend=edge_backend.EdgeClient(memory))
             port = {"prefer_grpc": True, "grpc_port": server.port}  # everything goes there
             yield lambda: open_one(RemoteSettings(url=NOWHERE, batch_rows=64, **port), dim)
             server.close()
@@ -63,7 +58,9 @@ def open_one(config, dim=DIM, tenant="one"):
 
 def open_edge(folder, dim=DIM, **options):
     """The index over Qdrant's own engine."""
-    client = load_beside("edge_backend").EdgeClient(folder, **options)
+    import edge_backend
+
+    client = edge_backend.EdgeClient(folder, **options)
     config = RemoteSettings(url=NOWHERE, batch_rows=64)
     place, caller = RemotePlace(MODEL, dim, "one"), Caller("edge", attempts=1)
     open_collection(client, caller, config, place)

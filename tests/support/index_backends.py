@@ -5,8 +5,6 @@ A new backend is one more entry in BACKENDS.
 
 import contextlib
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,21 +46,15 @@ def open_coded(name, threads=2):
     return open_it
 
 
-def load_beside(name):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def open_qdrant(kind):
     """A tenant of a Qdrant collection: see remote_backends."""
 
     @contextlib.contextmanager
     def open_it(dim, folder):
         pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
-        with load_beside("remote_backends").start_backend(kind, folder, dim) as opener:
+        import remote_backends
+
+        with remote_backends.start_backend(kind, folder, dim) as opener:
             index = opener()
             yield index
             index.close()
