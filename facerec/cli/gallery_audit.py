@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facerec.checks import InputError
-from facerec.cli.gallery_options import add_gallery, add_who, open_gallery
+from facerec.cli.gallery_options import add_gallery, add_who, check_output, open_gallery
 from facerec.command import add_command, write_json_result
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def add_audit(commands: Any) -> None:
 
 
 def _run_audit(arguments: argparse.Namespace) -> int | None:
+    check_output(arguments.lines, "--lines")
     faults: list[str] = []
     names: dict[str, str] = {}
     wanted = arguments.collection
@@ -63,7 +64,7 @@ def _run_audit(arguments: argparse.Namespace) -> int | None:
     unopened = []
     for collection in collections:
         arguments.collection = collection
-        with open_gallery(arguments, locked=True) as gallery:
+        with open_gallery(arguments, locked=True, fitting=collection != wanted) as gallery:
             faults += [text for text in gallery.verify_audit(arguments.head) if text not in faults]
             names |= {person.uid: person.name for person in gallery.people()}
             if gallery.store.locked:
@@ -90,11 +91,22 @@ def _describe(entry: AuditEntry, names: dict[str, str]) -> str:
     elif uid:
         what = names.get(uid, uid if entry.collection == "" else f"({uid[:8]}…)")
     else:
-        what = str(said.get("model") or said.get("key") or said.get("what") or "")
+        what = _describe_change(said)
     where = "" if entry.collection in ("", "main") else f" [{entry.collection}]"
     why = f"\t{entry.purpose}" if entry.purpose else ""
     start = f"{entry.number}\t{entry.created[:19]}\t{entry.operator}"
     return f"{start}\t{entry.action}{where}\t{what}{why}"
+
+
+def _describe_change(said: dict[str, Any]) -> str:
+    """Return what an entry that is about no person says, as far as it fits a line."""
+    if "key" in said:
+        return f"{said['key']} = {said['value']}"
+    if "value" in said:
+        return f"{said['kind']} {said['value']:.4g}"
+    if "rows" in said:
+        return " ".join(str(said[name]) for name in ("what", "rows") if name in said)
+    return str(said.get("model") or said.get("key_id") or "")
 
 
 def _write_lines(path: Path, entries: list[AuditEntry]) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facerec.checks import InputError
-from facerec.cli.gallery_options import add_gallery, add_models, add_who, note, open_gallery
+from facerec.cli.gallery_options import (
+    add_gallery,
+    add_models,
+    add_who,
+    explain_interruption,
+    note,
+    open_gallery,
+)
 from facerec.command import BAD_INPUT, add_command, write_json_result
 
 if TYPE_CHECKING:
@@ -64,7 +71,8 @@ def add_calibrate(commands: Any) -> None:
 def _run_calibrate(arguments: argparse.Namespace) -> int | None:
     if arguments.fpir is None and arguments.fmr is None:
         raise InputError("nothing to calibrate; give --fpir 0.01, --fmr 0.001, or both")
-    with open_gallery(arguments) as gallery:
+    nothing = "no threshold was stored; the same command begins again"
+    with explain_interruption(nothing), open_gallery(arguments) as gallery:
         vectors, subjects, left_out = _embed(arguments, gallery, arguments.impostors)
         found = gallery.calibrate(
             vectors,

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from facerec.cli.gallery_options import add_gallery, add_models, add_who, note, open_gallery
+from facerec.cli.gallery_options import (
+    add_gallery,
+    add_models,
+    add_who,
+    explain_interruption,
+    note,
+    open_gallery,
+)
 from facerec.command import BAD_INPUT, add_command, write_json_result
 
 _KINDS = ("person", "stranger")
@@ -33,22 +40,20 @@ def add_enrol(commands: Any) -> None:
     add("--captured", default="", metavar="DATE", help="YYYY, YYYY-MM or YYYY-MM-DD")
     add("--print-scan", action="store_true", help="they are scans of prints")
     add("--check", choices=_CHECKS, default="", help="the gallery's own unless given")
-    add("--min-eyes-px", type=float, metavar="PX", help="least distance of the eyes")
-    add("--min-score", type=float, metavar="S", help="least score of the detector")
+    add("--min-face-px", type=float, metavar="PX", help="least side of the face; 48, 0: any")
+    add("--min-eyes-px", type=float, metavar="PX", help="least distance of the eyes; 24, 0: any")
+    add("--min-score", type=float, metavar="S", help="least score of the detector; 0.6")
     add("--min-norm", type=float, metavar="N", help="least norm of the embedding")
     add("--min-sharpness", type=float, metavar="V", help="least variance of the chip's Laplacian")
-    add("--max-yaw-deg", type=float, metavar="DEG", help="furthest turn to a side")
+    add("--max-yaw-deg", type=float, metavar="DEG", help="furthest turn to a side; 45, 90: any")
     add_models(enrol)
     add_who(enrol)
 
 
 def _run_enrol(arguments: argparse.Namespace) -> int | None:
-    try:
+    kept = "what was counted is enrolled; the same command goes on with the rest"
+    with explain_interruption(kept):
         return _enrol(arguments)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "what was reported is enrolled; the same command goes on with the rest"
-        ) from None
 
 
 def _enrol(arguments: argparse.Namespace) -> int | None:
@@ -100,7 +105,12 @@ def _enrol(arguments: argparse.Namespace) -> int | None:
     write_json_result(
         arguments,
         {**counts, "people": people, "pictures": [vars(row) for row in rows]},
-        config={"source": str(arguments.source), "policy": policy, "detector": detector.name},
+        config={
+            "source": str(arguments.source),
+            "policy": policy,
+            "detector": detector.name,
+            "document": arguments.document or "",
+        },
         hashes={"model": embedder.model_hash},
     )
     return BAD_INPUT if counts[REFUSED] == len(rows) else None
@@ -110,6 +120,7 @@ def _build_gate(arguments: argparse.Namespace) -> Any:
     from facerec.gallery.enrolment_quality import QualityGate
 
     given = {
+        "min_face_px": arguments.min_face_px,
         "min_inter_eye_px": arguments.min_eyes_px,
         "min_det_score": arguments.min_score,
         "min_norm": arguments.min_norm,

@@ -21,7 +21,6 @@ KEY_FILE = "key_file"
 """The setting that says where the key of a collection was written."""
 REMOTE = "remote"
 """The setting that says on which server its rows lie, too."""
-_REMOTE = "remote"
 
 
 def add_gallery(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +167,7 @@ def check_output(path: Path | None, option: str) -> None:
 
 def find_remote(gallery: Gallery) -> str:
     """Return the server that was last given rows of the collection, "" where none was."""
-    return gallery.store.read_setting(_REMOTE)
+    return gallery.store.read_setting(REMOTE)
 
 
 def _read_recorded(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -182,7 +181,7 @@ def _read_recorded(arguments: argparse.Namespace) -> tuple[str, str]:
 def _record_remote(gallery: Gallery, url: str) -> None:
     """Note that rows went there: whoever is erased later has to be erased there, too."""
     if find_remote(gallery) != url:
-        gallery.store.change_setting(_REMOTE, url, gallery.operator)
+        gallery.store.change_setting(REMOTE, url, gallery.operator)
 
 
 def _connect(arguments: argparse.Namespace) -> Any:
@@ -196,10 +195,10 @@ def _connect(arguments: argparse.Namespace) -> Any:
         ca_file=arguments.remote_ca_file,
     )
     with open_store(arguments.gallery, arguments.collection, locked=True) as store:
-        held = store.collection
-    if held.key_id and not arguments.unencrypted:
+        held, agreed = store.collection, store.read_setting(REMOTE) == arguments.remote
+    if held.key_id and not agreed and not arguments.unencrypted:
         raise InputError(
-            f"collection {held.name!r} is encrypted, and on a Qdrant server its embeddings lie plain; "
-            "say --unencrypted if that is wanted (docs/cluster.md says how to protect them there)"
+            f"collection {held.name!r} is encrypted, but on a Qdrant server its embeddings lie "
+            "plain; say --unencrypted if that is wanted; docs/cluster.md says how to protect them"
         )
     return connect_remote(settings, model_hash=held.model.hash, dim=held.model.dim, tenant=held.uid)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facerec.cli.gallery_options import (
-    REMOTE,
     add_gallery,
     add_remote,
     add_who,
+    check_output,
+    find_remote,
     note,
     open_gallery,
 )
@@ -48,7 +49,7 @@ def add_people(commands: Any) -> None:
         parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the proof here")
     expire = _add(commands, "expire", _run_expire, "erase what is kept longer than it may be", "")
     for parser in (remove, erase, expire):
-        add_remote(parser)
+        add_remote(parser, "delete on this Qdrant server, too")
     retain = _add(commands, "retain", _run_retain, "say how long samples may be kept", " 365")
     retain.add_argument("days", type=int, help="0: without end")
     _add(commands, "scrub", _run_scrub, "rewrite the file without what was removed", "")
@@ -114,6 +115,7 @@ def _run_rename(arguments: argparse.Namespace) -> None:
 
 
 def _run_remove(arguments: argparse.Namespace) -> None:
+    check_output(arguments.receipt, "--receipt")
     with open_gallery(arguments) as gallery:
         receipt = gallery.remove(arguments.person, arguments.samples, arguments.purpose)
         _say_where_else(arguments, gallery)
@@ -121,6 +123,7 @@ def _run_remove(arguments: argparse.Namespace) -> None:
 
 
 def _run_erase(arguments: argparse.Namespace) -> None:
+    check_output(arguments.receipt, "--receipt")
     with open_gallery(arguments) as gallery:
         receipt = gallery.erase(arguments.person, arguments.purpose)
         _say_where_else(arguments, gallery)
@@ -155,7 +158,7 @@ def _run_scrub(arguments: argparse.Namespace) -> None:
 
 def _say_where_else(arguments: argparse.Namespace, gallery: Gallery) -> None:
     """Say what this proof does not cover: the rows on a server."""
-    place = gallery.store.read_setting(REMOTE)
+    place = find_remote(gallery)
     if arguments.remote:
         note(
             f"the rows are deleted on {arguments.remote}; their bytes leave its disks with its own "

@@ -14,6 +14,8 @@ from facerec.cli.gallery_options import (
     add_index,
     add_models,
     add_who,
+    check_output,
+    explain_interruption,
     note,
     open_gallery,
 )
@@ -67,6 +69,7 @@ def add_search(commands: Any) -> None:
     )
     add("--people", nargs="+", metavar="NAME", help="search among these alone")
     add("--csv", type=Path, metavar="FILE", help="one row a candidate")
+    add("--exact", action="store_true", help="scan every row, whatever the index")
     add_index(search)
     add_models(search)
     add_who(search)
@@ -85,7 +88,18 @@ def add_search(commands: Any) -> None:
     add_who(compare)
 
 
+_KEPT = "what was printed was asked and is in the log; no --json or --csv was written"
+
+
 def _run_search(arguments: argparse.Namespace) -> int | None:
+    if arguments.investigate and arguments.threshold is not None:
+        raise InputError("--investigate has no threshold; leave --threshold out, or --investigate")
+    check_output(arguments.csv, "--csv")
+    with explain_interruption(_KEPT):
+        return _search(arguments)
+
+
+def _search(arguments: argparse.Namespace) -> int | None:
     from facerec.gallery.tools import build_tools
 
     results: list[dict[str, Any]] = []
@@ -129,6 +143,11 @@ def _run_search(arguments: argparse.Namespace) -> int | None:
 
 
 def _run_compare(arguments: argparse.Namespace) -> int | None:
+    with explain_interruption(_KEPT):
+        return _compare(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int | None:
     from facerec.gallery.tools import build_tools
 
     results: list[dict[str, Any]] = []
@@ -153,7 +172,7 @@ def _run_compare(arguments: argparse.Namespace) -> int | None:
             for answer in answers:
                 said = "yes" if answer.accepted else "no"
                 rate = "" if answer.fmr is None else f", FMR {answer.fmr:g}"
-                print(f"{name}: {said} {answer.score:.3f} (threshold {answer.threshold:g}{rate})")
+                print(f"{name}: {said} {answer.score:.3f} (threshold {answer.threshold:.4g}{rate})")
                 results.append({"image": name, **answer.to_json()})
     hashes = {"model": embedder.model_hash}
     write_json_result(arguments, {"results": results}, hashes=hashes)
@@ -222,8 +241,6 @@ def _list_rows(image: str, face: int, box: list[float], answer: Answer) -> list[
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     from facerec.io import atomic_path
 
-    if path.is_dir():
-        raise InputError(f"--csv {path} is a folder; give a file")
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS, restval="")
         writer.writeheader()

@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from facerec.cli.gallery_options import add_gallery, add_index, add_models, add_who, open_gallery
+from facerec.cli.gallery_options import (
+    add_gallery,
+    add_index,
+    add_models,
+    add_who,
+    explain_interruption,
+    note,
+    open_gallery,
+)
 from facerec.command import add_command, write_json_result
 
 
@@ -33,15 +41,13 @@ def add_watch(commands: Any) -> None:
 
 
 def _run_watch(arguments: argparse.Namespace) -> None:
-    try:
+    kept = "the tracks that had ended are written; the same command begins the video again"
+    with explain_interruption(kept):
         _watch(arguments)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "the tracks that had ended are written; the same command begins the video again"
-        ) from None
 
 
 def _watch(arguments: argparse.Namespace) -> None:
+    from facerec.gallery.calibration import explain_growth
     from facerec.gallery.tools import build_tools
     from facerec.io import sha256_file
     from facerec.progress import Progress
@@ -57,6 +63,8 @@ def _watch(arguments: argparse.Namespace) -> None:
         detector, embedder = build_tools(
             gallery, arguments.model, arguments.detector, arguments.runtime, second_look=False
         )
+        if arguments.threshold is None:
+            note(explain_growth(gallery))
         keep = arguments.json is not None
         with JsonLines(arguments.out, keep) as sink, Progress("watch", None, "frames") as progress:
             for now in watch_video(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_range
 from facerec.gallery.index import Ranked
+from facerec.gallery.index_compressed import CompressedIndex
 from facerec.gallery.normalisation import STRANGER_MARGIN, StrangerScreen, apply_strangers
 from facerec.gallery.results import (
     IDENTIFICATION,
@@ -68,6 +69,7 @@ def answer_probes(
     elif top < 1 or threshold is not None:
         raise InputError("an investigation takes top of at least 1 and no threshold")
     among = None if people is None else _find_rows(view, people)
+    exact = exact or limit is None or limit < _find_floor(view)
     # Strangers take places of the ranking without being candidates.
     ranked = view.rank(vectors, top + min(len(view.strangers), top), exact, among)
     screen = _screen(view, ranked, limit)
@@ -107,6 +109,13 @@ def _choose_limit(
         return own.value, view.fpir
     limit = check_limit(store, top, threshold)
     return limit, view.fpir if own is not None and limit == own.value else None
+
+
+def _find_floor(view: View) -> float:
+    """Return the score below which the index may miss somebody; then it is scanned."""
+    if view.normaliser is None and isinstance(view.index, CompressedIndex):
+        return view.index.floor
+    return -np.inf
 
 
 def _find_rows(view: View, people: Sequence[str]) -> NDArray[np.int64]:

@@ -142,7 +142,9 @@ def _collect(
     found: list[bytes] = []
     marks = ",".join("?" * len(rows))
     for embedding, picture, sha in connection.execute(
-        f"SELECT embedding, picture, picture_sha256 FROM samples WHERE id IN ({marks})", list(rows)
+        "SELECT embedding, picture, picture_sha256 FROM samples "
+        f"WHERE person_id = ? AND id IN ({marks})",  # rows of others are refused further on
+        [person.id, *rows],
     ):
         context = sample_context(store, person.uid, sha)
         found += _windows(embedding)

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import check_range
-from facerec.gallery.index import NOBODY, Ranked, build_empty, rank_people
+from facerec.gallery.index import NOBODY, Ranked, build_empty
 from facerec.gallery.index_codes import CodeError, Codes, Recipe
 from facerec.gallery.index_flat import FlatIndex
 from facerec.gallery.index_scan import (
     find_slack,
     flatten,
     place,
-    score_slots,
+    rank_slots,
 )
 
 FLOOR = 0.3
@@ -230,11 +230,9 @@ class CompressedIndex(FlatIndex):
         """
         rough, slots = codes.find(queries, width, self.workers)
         asked, found = flatten(self.rows, slots, skip, rough >= least[:, None])
-        scores = score_slots(self.rows, queries, asked, found, self.workers)
-        owners = self.rows.owners[found]
         if allowed is not None:
             kept = allowed[found]
-            asked, found, scores, owners = asked[kept], found[kept], scores[kept], owners[kept]
-        ranked = rank_people(asked, owners, scores, self.rows.ids[found], (len(queries), k))
+            asked, found = asked[kept], found[kept]
+        ranked = rank_slots(self.rows, queries, asked, found, k, self.workers)
         # Where fewer were found than asked for, none is left that the codes could give.
         return ranked, rough.min(axis=1)

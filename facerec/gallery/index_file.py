@@ -31,7 +31,7 @@ Open = Callable[[BinaryIO, BinaryIO], object]
 
 _PLAIN = b"facerec index 1, plain\n"
 _SEALED = b"facerec index 1, sealed\n"
-_BLOCK = 1 << 22
+_BLOCK = 1 << 18  # stays in the cache between reading, hashing and copying
 _LENGTH = 8
 _DIGEST = 32
 _MOST_HEADER = 1 << 24

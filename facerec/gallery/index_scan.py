@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,9 @@ def search_rows(
         chosen = pending[start : start + _QUERIES_AT_ONCE]
         scan = _Scan(rows, len(chosen), k, None if skip is None else skip[chosen])
         scan.run(queries[chosen], allowed)
-        place(ranked, chosen, rank_slots(rows, queries[chosen], scan.asked, scan.slots, k, workers))
+        # Already in the order of the queries: the scan groups by query.
+        part = rank_slots(rows, queries[chosen], scan.asked, scan.slots, k, workers)
+        place(ranked, chosen, part)
     return ranked
 
 
@@ -75,43 +78,30 @@ def rank_slots(
     Args:
         rows: that hold them.
         queries: float32 (m, d).
-        asked: int64 (c,), the query of each candidate, in any order.
+        asked: int64 (c,), the query of each candidate, ascending.
         slots: int64 (c,), live.
         k: people a query.
-        workers: to share the work.
+        workers: to share the work, some queries each.
     """
-    if len(queries) > 1:
-        order = np.argsort(asked, kind="stable")
-        asked, slots = asked[order], slots[order]
-    scores = score_slots(rows, queries, asked, slots, workers)
-    return rank_people(asked, rows.owners[slots], scores, rows.ids[slots], (len(queries), k))
+    vectors, owners, ids = rows.vectors, rows.owners, rows.ids
 
+    def rank(span: tuple[int, int]) -> Ranked:
+        first, last = span
+        start, stop = np.searchsorted(asked, span)
+        local, found = asked[start:stop] - first, slots[start:stop]
+        scores = score_pairs(vectors, queries[first:last], local, found)
+        return rank_people(local, owners[found], scores, ids[found], (last - first, k))
 
-def score_slots(
-    rows: Rows,
-    queries: NDArray[np.float32],
-    asked: NDArray[np.int64],
-    slots: NDArray[np.int64],
-    workers: Workers,
-) -> NDArray[np.float32]:
-    """Return the exact scores of (query, slot) pairs; `asked` ascends. See `score_pairs`."""
-    parts = min(workers.count, len(queries), len(asked) // _PAIRS_A_THREAD)
-    if parts < 2:
-        return score_pairs(rows.vectors, queries, asked, slots)
-    vectors = rows.vectors
-    cuts = np.searchsorted(asked, asked[np.arange(parts) * len(asked) // parts]).tolist()
-    spans = list(zip(cuts, [*cuts[1:], len(asked)], strict=True))
-
-    def score(span: tuple[int, int]) -> NDArray[np.float32]:
-        start, stop = span
-        if start == stop:
-            return np.zeros(0, np.float32)
-        first, last = int(asked[start]), int(asked[stop - 1]) + 1
-        return score_pairs(
-            vectors, queries[first:last], asked[start:stop] - first, slots[start:stop]
-        )
-
-    return np.concatenate(workers.map(score, spans))
+    parts = max(1, min(workers.count, len(queries), len(asked) // _PAIRS_A_THREAD))
+    cuts = [len(queries) * part // parts for part in range(parts + 1)]
+    ranked = workers.map(rank, list(itertools.pairwise(cuts)))
+    if parts == 1:
+        return ranked[0]
+    return Ranked(
+        np.concatenate([part.scores for part in ranked]),
+        np.concatenate([part.owners for part in ranked]),
+        np.concatenate([part.ids for part in ranked]),
+    )
 
 
 def place(ranked: Ranked, queries: NDArray[np.int64], part: Ranked) -> None:

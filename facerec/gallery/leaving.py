@@ -85,15 +85,20 @@ def back_up(gallery: Gallery, folder: Path, purpose: str = "") -> int:
     The copy is one state of the gallery, whoever writes meanwhile.
 
     Raises:
-        InputError: the folder is there already and is not empty.
+        InputError: the folder is there already and is not empty, or lies in the gallery.
     """
+    if gallery.store.folder.resolve() in folder.resolve().parents:
+        raise InputError(
+            f"{folder} lies in the gallery, where an erasure would find what is erased in it; give "
+            "a folder elsewhere"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already; give a new folder")
     gallery.log_export("backup", len(gallery.people()), purpose)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = folder / FILE_NAME
     with atomic_path(target) as temporary:
-        temporary.touch(mode=0o600)
+        temporary.chmod(0o600)
         with (
             gallery.store.reading() as connection,
             contextlib.closing(sqlite3.connect(temporary)) as copy,

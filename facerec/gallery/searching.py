@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from facerec.gallery.cache import read_cache, write_cache
 from facerec.gallery.changes import Changes, load_changes, load_people
 from facerec.gallery.index import Ranked, VectorIndex
-from facerec.gallery.index_compressed import FLOOR
+from facerec.gallery.index_compressed import FLOOR, CompressedIndex
 from facerec.gallery.index_ladder import AUTO, build_index, choose_rung
 from facerec.gallery.remote_sync import find_version, send_changes
 from facerec.gallery.retention import Clock
@@ -156,9 +156,7 @@ class Searcher:
         name = self._rung
         if name == AUTO:
             name = choose_rung(len(changes.ids), self._store.model.dim).name
-        threshold = self._store.find_threshold()
-        floor = FLOOR if threshold is None else min(FLOOR, threshold.value)
-        index = build_index(name, changes.ids, changes.vectors, changes.owners, floor=floor)
+        index = build_index(name, changes.ids, changes.vectors, changes.owners)
         if self._cache:
             write_cache(self._store, index, changes.version)
         return index
@@ -169,6 +167,9 @@ class Searcher:
         kind = store.read_setting(NORMALISATION, "none")
         view.threshold = store.find_threshold(kind)
         view.fpir = state_fpir(view.threshold, view.people)
+        if isinstance(view.index, CompressedIndex):
+            cosine = store.find_threshold()
+            view.index.floor = FLOOR if cosine is None else min(FLOOR, cosine.value)
         held = view.normaliser
         if kind == "none":
             view.normaliser = None

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from pattern_people import SIDE, call, chip, read, write_picture, write_recogniser
 
-from facerec.cli.gallery import main
 from facerec.data.align import ARCFACE_TEMPLATE
 from facerec.detection import AnnotationDetector
 from facerec.embedder import Embedder
@@ -23,32 +22,12 @@ from facerec.video.watch import WatchSettings, watch_video
 
 av = pytest.importorskip("av")
 
-FRAMES, FPS, SIDE = 100, 25, 112
-
-
-def chip(person, size=SIDE):
-    """A person is a pattern of 4 x 4 colours."""
-    colours = np.random.default_rng(person).integers(30, 226, (4, 4, 3), dtype=np.uint8)
-    return cv2.resize(colours, (size, size), interpolation=cv2.INTER_NEAREST)
+FRAMES, FPS = 100, 25
 
 
 @pytest.fixture(scope="module")
 def recogniser(tmp_path_factory):
-    """A network that pools a chip to its 4 x 4 colours: 48 dimensions."""
-    nodes = [
-        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[28, 28], strides=[28, 28]),
-        helper.make_node("Flatten", ["p"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "patterns",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 48])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path = tmp_path_factory.mktemp("model") / "patterns.onnx"
-    onnx.save(model, str(path))
-    return path
+    return write_recogniser(tmp_path_factory.mktemp("model") / "patterns.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +68,12 @@ def people(tmp_path):
     """Documents of persons 1 and 2, one unreadable; and a stranger's picture."""
     folder = tmp_path / "people"
     for number, name in ((1, "ann"), (2, "bob")):
-        (folder / name).mkdir(parents=True)
         for copy in range(2):
-            picture = np.clip(chip(number).astype(int) + 6 * copy, 0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / name / f"{copy}.png"), picture[:, :, ::-1])
+            write_picture(folder / name / f"{copy}.png", number, 6 * copy)
     (folder / "bob" / "broken.png").write_bytes(b"")
-    cv2.imwrite(str(tmp_path / "stranger.png"), chip(9)[:, :, ::-1])
+    write_picture(tmp_path / "stranger.png", 9)
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((50, 100, 3), np.uint8))
     return folder
-
-
-def call(*words):
-    return main([str(word) for word in words])
-
-
-def read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def lines(path):

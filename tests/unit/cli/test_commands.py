@@ -31,12 +31,14 @@ SUB_COMMANDS = [
     ("facerec-clean", ["export"]),
     ("facerec-clean", ["score"]),
     ("facerec-eval", ["verify"]),
-    ("facerec-gallery", ["create"]),
-    ("facerec-gallery", ["enrol"]),
-    ("facerec-gallery", ["search"]),
-    ("facerec-gallery", ["watch"]),
-    ("facerec-gallery", ["list"]),
-    ("facerec-gallery", ["audit"]),
+    *(
+        ("facerec-gallery", [name])
+        for name in (
+            *("create", "key", "enrol", "calibrate", "cohort", "normalise", "search", "compare"),
+            *("watch", "list", "show", "rename", "remove", "erase", "expire", "retain", "scrub"),
+            *("index", "audit", "export", "backup"),
+        )
+    ),
 ]
 HEAVY = ("torch", "cv2", "onnxruntime", "faiss", "av", "matplotlib", "sklearn", "numpy")
 
@@ -62,6 +64,14 @@ def test_wrong_usage_is_2_and_no_traceback(command, capsys):
         call(command, "--no-such-option")
     assert stopped.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_no_command_of_the_gallery_is_missing_here(capsys):
+    with pytest.raises(SystemExit):
+        call("facerec-gallery", "--help")
+    listed = capsys.readouterr().out.split("COMMAND\n", 1)[1].split("\n\n")[0]
+    named = [line.split()[0] for line in listed.splitlines() if line[:4] == "    " != line[4:8]]
+    assert sorted(named) == sorted(p[0] for c, p in SUB_COMMANDS if c == "facerec-gallery")
 
 
 def test_help_imports_nothing_heavy():
