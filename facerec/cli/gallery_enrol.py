@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from facerec.checks import InputError
 from facerec.cli.gallery_options import (
     add_gallery,
     add_models,
@@ -37,6 +38,7 @@ def add_enrol(commands: Any) -> None:
     add("--person", default="", help="all pictures show this one person")
     add("--kind", choices=_KINDS, default="person", help="stranger: turned away, never an answer")
     add("--document", choices=_DOCUMENTS, help="they are pages of this: take the main portrait")
+    add("--mrz", nargs="+", metavar="LINE", help="its machine readable zone: class and expiry")
     add("--captured", default="", metavar="DATE", help="YYYY, YYYY-MM or YYYY-MM-DD")
     add("--print-scan", action="store_true", help="they are scans of prints")
     add("--check", choices=_CHECKS, default="", help="the gallery's own unless given")
@@ -65,9 +67,9 @@ def _enrol(arguments: argparse.Namespace) -> int | None:
     from facerec.progress import Progress
 
     items = name_people(open_source(arguments.source), arguments.person)
-    origin = Origin(
-        DOCUMENT if arguments.document else SCENE, arguments.captured, arguments.print_scan
-    )
+    document = _find_document(arguments)
+    captured = _read_captured(arguments.captured)
+    origin = Origin(DOCUMENT if document else SCENE, document, captured, arguments.print_scan)
     gate = _build_gate(arguments)
     rows = []
     with open_gallery(arguments) as gallery:
@@ -83,7 +85,7 @@ def _enrol(arguments: argparse.Namespace) -> int | None:
                 embedder,
                 policy,
                 origin=origin,
-                document=bool(arguments.document),
+                document=bool(document),
                 kind=arguments.kind,
                 gate=gate,
                 check=arguments.check,
@@ -100,7 +102,7 @@ def _enrol(arguments: argparse.Namespace) -> int | None:
         f"{counts[ENROLLED]} enrolled, {counts['already enrolled']} already enrolled, "
         f"{counts[REFUSED]} refused; {people} people in the collection"
     )
-    if arguments.document and not arguments.captured:
+    if document and not captured:
         note("no capture date: how old a document's picture is matters for its score")
     write_json_result(
         arguments,
@@ -109,11 +111,39 @@ def _enrol(arguments: argparse.Namespace) -> int | None:
             "source": str(arguments.source),
             "policy": policy,
             "detector": detector.name,
-            "document": arguments.document or "",
+            "document": document,
         },
         hashes={"model": embedder.model_hash},
     )
     return BAD_INPUT if counts[REFUSED] == len(rows) else None
+
+
+def _find_document(arguments: argparse.Namespace) -> str:
+    """Return the class of the document, "" for scenes; say so if it has expired."""
+    if arguments.mrz is None:
+        return str(arguments.document or "")
+    from facerec.gallery.documents_mrz import parse_mrz
+
+    zone = parse_mrz(arguments.mrz)
+    if arguments.document not in (None, zone.document_class):
+        raise InputError(
+            f"--document {arguments.document} contradicts --mrz, which is that of a "
+            f"{zone.document_class}; give one of them"
+        )
+    note(zone.describe_expiry())
+    return zone.document_class
+
+
+def _read_captured(text: str) -> str:
+    """Return a capture date as the store keeps it; of a date in another form the year."""
+    from facerec.gallery.documents import parse_capture_year
+    from facerec.gallery.schema import check_captured
+
+    year = parse_capture_year(text)  # refuses what is no date, and a year to come
+    try:
+        return check_captured(text.strip())
+    except InputError:
+        return str(year)
 
 
 def _build_gate(arguments: argparse.Namespace) -> Any:

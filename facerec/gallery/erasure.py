@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from facerec.checks import InputError
+from facerec.checks import JobError
 from facerec.gallery import audit
 from facerec.gallery.cache import drop_caches
 from facerec.gallery.people import PersonKeys, remove_samples
@@ -46,7 +46,8 @@ def erase_samples(
         forget: drops what is held in memory, between the removal and the proof.
 
     Raises:
-        InputError: a row is not theirs, or bytes could not be removed from a file.
+        InputError: a row is not theirs.
+        JobError: bytes could not be removed from a file; the rows are gone.
     """
     receipts = []
     patterns: list[bytes] = []
@@ -75,7 +76,7 @@ def erase_samples(
     files, traces, compacted = scrub(store, patterns)
     now = _log_proof(store, [r[0] for r in receipts], files, traces, operator)
     if traces:
-        raise InputError(
+        raise JobError(
             f"the rows were removed, but their bytes are still in {traces[0]}; close every other "
             "program that has the gallery open and run `facerec-gallery scrub`"
         )
@@ -193,7 +194,7 @@ def _empty_log(store: Store) -> None:
     with store.writing_alone() as connection:
         busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     if busy:
-        raise InputError(
+        raise JobError(
             f"{store.path} is being read by another process, so that its write-ahead log cannot be "
             "emptied; the rows are removed: run `facerec-gallery scrub` when that one has ended"
         )

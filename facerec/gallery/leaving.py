@@ -33,8 +33,8 @@ def export_samples(gallery: Gallery, path: Path, purpose: str = "") -> int:
     store = gallery.store
     dim = store.model.dim
     columns = (
-        "id, norm, quality, det_score, source_class, captured, print_scan, picture_sha256, source, "
-        "created"
+        "id, norm, quality, det_score, source_class, document_class, captured, print_scan, "
+        "picture_sha256, source, created"
     )
     schema = pa.schema(
         [
@@ -43,7 +43,7 @@ def export_samples(gallery: Gallery, path: Path, purpose: str = "") -> int:
             ("embedding", pa.list_(pa.float32(), dim)),
             *((name, pa.float64()) for name in ("norm", "quality", "det_score")),
             ("sample", pa.int64()),
-            *((name, pa.string()) for name in ("source_class", "captured")),
+            *((name, pa.string()) for name in ("source_class", "document_class", "captured")),
             ("print_scan", pa.bool_()),
             *((name, pa.string()) for name in ("picture_sha256", "source", "created")),
         ],
@@ -70,9 +70,9 @@ def export_samples(gallery: Gallery, path: Path, purpose: str = "") -> int:
                 [person.name] * len(rows),
                 [person.kind] * len(rows),
                 pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(vectors).ravel(), dim),
-                *([row[column] for row in rows] for column in (1, 2, 3, 0, 4, 5)),
-                [bool(row[6]) for row in rows],
-                *([row[column] for row in rows] for column in (7, 8, 9)),
+                *([row[column] for row in rows] for column in (1, 2, 3, 0, 4, 5, 6)),
+                [bool(row[7]) for row in rows],
+                *([row[column] for row in rows] for column in (8, 9, 10)),
             ]
             writer.write_table(pa.table(values, schema=schema))
             count += len(rows)

@@ -22,8 +22,8 @@ def list_people(store: Store, connection: sqlite3.Connection) -> list[Person]:
 def list_samples(store: Store, connection: sqlite3.Connection, name: str) -> list[SampleRow]:
     """Return a person's samples, oldest first."""
     rows = connection.execute(
-        "SELECT samples.id, people.name, norm, quality, det_score, source_class, captured, "
-        "print_scan, picture_sha256, source, samples.created FROM samples "
+        "SELECT samples.id, people.name, norm, quality, det_score, source_class, document_class, "
+        "captured, print_scan, picture_sha256, source, samples.created FROM samples "
         "JOIN people ON people.id = person_id "
         "WHERE people.collection_id = ? AND people.name = ? ORDER BY samples.id",
         (store.collection.id, name),
@@ -36,11 +36,12 @@ def list_samples(store: Store, connection: sqlite3.Connection, name: str) -> lis
             quality=row[3],
             det_score=row[4],
             source_class=row[5],
-            captured=row[6],
-            print_scan=bool(row[7]),
-            picture_sha256=row[8],
-            source=row[9],
-            created=row[10],
+            document_class=row[6],
+            captured=row[7],
+            print_scan=bool(row[8]),
+            picture_sha256=row[9],
+            source=row[10],
+            created=row[11],
         )
         for row in rows
     ]

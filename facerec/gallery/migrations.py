@@ -116,10 +116,10 @@ def _move_samples(
     for row, person, embedding, norm, det_score, sha, source, created, uid, salt in reader:
         connection.execute(
             "INSERT INTO samples (id, collection_id, person_id, norm, quality, det_score, "
-            "source_class, captured, print_scan, picture_sha256, source, version, created, "
-            "embedding) VALUES (?, ?, ?, ?, NULL, ?, 'scene', '', 0, ?, ?, ?, ?, ?)",
+            "source_class, document_class, captured, print_scan, picture_sha256, source, version, "
+            "created, embedding) VALUES (?, ?, ?, ?, NULL, ?, 'scene', '', '', 0, ?, ?, ?, ?, ?)",
             (row, collection_id, person, norm, det_score, sha, source, version, created, embedding),
         )
-        fields = (norm, None, det_score, "scene", "", 0, sha, source)
+        fields = (norm, None, det_score, "scene", "", "", 0, sha, source)
         said[str(row)] = [uid, commit_sample(salt, embedding, None, fields)]
     return said

@@ -317,6 +317,7 @@ def _insert_sample(
         None if sample.quality is None else float(sample.quality),
         None if sample.det_score is None else float(sample.det_score),
         sample.source_class,
+        sample.document_class,
         sample.captured,
         int(sample.print_scan),
         sha,
@@ -329,7 +330,7 @@ def _insert_sample(
         picture = vault.seal(person.data_key, sample.picture, picture_context(person.uid, sha))
     cursor = connection.execute(
         f"INSERT OR IGNORE INTO samples (collection_id, person_id, {', '.join(SAMPLE_FIELDS)}, "
-        "version, created, embedding, picture) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"version, created, embedding, picture) VALUES ({', '.join('?' * 15)})",
         (
             store.collection.id,
             person.id,

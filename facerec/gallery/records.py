@@ -22,6 +22,7 @@ SAMPLE_FIELDS = (
     "quality",
     "det_score",
     "source_class",
+    "document_class",
     "captured",
     "print_scan",
     "picture_sha256",

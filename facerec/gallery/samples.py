@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facerec.checks import InputError, check_embeddings, check_one_of
-from facerec.gallery.schema import SCENE, SOURCE_CLASSES, Sample, check_captured
+from facerec.gallery.schema import (
+    DOCUMENT,
+    DOCUMENT_CLASSES,
+    SCENE,
+    SOURCE_CLASSES,
+    Sample,
+    check_captured,
+)
 from facerec.io import sha256_bytes
 
 _Value = TypeVar("_Value")
@@ -22,16 +29,22 @@ class Origin:
 
     Attributes:
         source_class: DOCUMENT or SCENE.
+        document_class: one of DOCUMENT_CLASSES, "" where nobody said; scenes have none.
         captured: "", `YYYY`, `YYYY-MM` or `YYYY-MM-DD`.
         print_scan: whether they are scans of prints.
     """
 
     source_class: str = SCENE
+    document_class: str = ""
     captured: str = ""
     print_scan: bool = False
 
     def __post_init__(self) -> None:
         check_one_of(self.source_class, "source class", SOURCE_CLASSES)
+        if self.document_class:
+            check_one_of(self.document_class, "document class", DOCUMENT_CLASSES)
+            if self.source_class != DOCUMENT:
+                raise InputError("a scene has no document class; give source_class='document'")
         check_captured(self.captured)
 
 
@@ -89,6 +102,7 @@ def make_samples(
             score,
             quality,
             origin.source_class,
+            origin.document_class,
             origin.captured,
             origin.print_scan,
             chip,

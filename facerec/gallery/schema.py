@@ -27,6 +27,9 @@ KINDS = (PERSON, STRANGER)
 DOCUMENT, SCENE = "document", "scene"
 SOURCE_CLASSES = (DOCUMENT, SCENE)
 
+DOCUMENT_CLASSES = ("passport", "id_card", "licence", "visa", "photo", "other")
+"""`photo` is a print or file of a portrait alone, as handed in with an application."""
+
 # Identifiers are never used again (AUTOINCREMENT): an index and the log name rows by them.
 TABLES = (
     """CREATE TABLE models (
@@ -68,6 +71,7 @@ TABLES = (
         quality REAL,
         det_score REAL,
         source_class TEXT NOT NULL CHECK (source_class IN ('document', 'scene')),
+        document_class TEXT NOT NULL,
         captured TEXT NOT NULL,
         print_scan INTEGER NOT NULL CHECK (print_scan IN (0, 1)),
         picture_sha256 TEXT NOT NULL,
@@ -163,6 +167,7 @@ class Sample:
         det_score: the detector's, None when there was no detector.
         quality: in [0, 1], None where nobody measured it.
         source_class: DOCUMENT or SCENE.
+        document_class: one of DOCUMENT_CLASSES, "" for a scene or where nobody said.
         captured: when the picture was taken, "" or `YYYY`, `YYYY-MM` or `YYYY-MM-DD`.
         print_scan: whether it is a scan of a print.
         picture: the encoded chip, only where the collection keeps pictures.
@@ -175,6 +180,7 @@ class Sample:
     det_score: float | None = None
     quality: float | None = None
     source_class: str = SCENE
+    document_class: str = ""
     captured: str = ""
     print_scan: bool = False
     picture: bytes | None = None
@@ -204,6 +210,7 @@ class SampleRow:
     quality: float | None
     det_score: float | None
     source_class: str
+    document_class: str
     captured: str
     print_scan: bool
     picture_sha256: str

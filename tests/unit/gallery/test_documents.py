@@ -5,8 +5,8 @@ import datetime
 import pytest
 
 from facerec.checks import InputError
-from facerec.gallery.documents import DOCUMENT_CLASSES, DocumentInfo, parse_capture_year
-from facerec.gallery.schema import check_captured
+from facerec.gallery.documents import DOCUMENT_CLASSES, parse_capture_year
+from facerec.gallery.samples import Origin
 
 THIS_YEAR = datetime.date.today().year
 
@@ -45,52 +45,14 @@ def test_other_dates_are_refused_with_the_form_that_is_read(text):
 def test_years_before_photography_and_after_today_are_refused(year):
     with pytest.raises(InputError, match=r"capture year must lie in \[1900, "):
         parse_capture_year(f"{year:04d}")
-    with pytest.raises(InputError, match="capture year must lie"):
-        DocumentInfo(capture_year=year)
 
 
 def test_the_classes_are_a_closed_list():
     for name in DOCUMENT_CLASSES:
-        assert DocumentInfo(name).document_class == name
+        assert Origin("document", name).document_class == name
     with pytest.raises(
         InputError, match=r"document class must be one of .*did you mean 'passport'"
     ):
-        DocumentInfo("pasport")
-
-
-def test_the_store_takes_the_capture_year_as_it_is_given():
-    assert check_captured(DocumentInfo(capture_year=2004).captured) == "2004"
-    assert check_captured(DocumentInfo().captured) == ""
-
-
-@pytest.mark.parametrize(
-    ("stated", "score", "printed"),
-    [
-        (None, None, False),
-        (None, 0.5, False),
-        (None, 0.51, True),
-        (True, 0.0, True),
-        (True, None, True),
-        (False, 1.0, False),
-    ],
-)
-def test_a_person_overrules_the_estimate(stated, score, printed):
-    info = DocumentInfo("photo", print_scan=stated, print_scan_score=score)
-    assert info.looks_printed is printed
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"print_scan": 1}, "print_scan must be true, false or unknown"),
-        ({"print_scan": "yes"}, "print_scan must be true, false or unknown"),
-        ({"print_scan_score": 1.1}, "print_scan_score must lie in"),
-        ({"print_scan_score": float("nan")}, "print_scan_score must lie in"),
-        ({"capture_year": 2004.5}, "capture year must be a whole number"),
-        ({"capture_year": "2004"}, "capture year must be a number"),
-        ({"capture_year": True}, "capture year must lie"),
-    ],
-)
-def test_what_is_no_such_thing_is_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
-        DocumentInfo(**arguments)
+        Origin("document", "pasport")
+    with pytest.raises(InputError, match="a scene has no document class"):
+        Origin("scene", "passport")

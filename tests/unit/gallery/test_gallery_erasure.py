@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gallery_cases import faces, holds, ones, toy
 
-from facerec.checks import InputError
+from facerec.checks import InputError, JobError
 from facerec.gallery import connection as connection_module
 from facerec.gallery import erasure
 from facerec.gallery.gallery import Gallery
@@ -124,7 +124,7 @@ def test_a_reader_that_holds_the_log_is_named_not_waited_for(tmp_path, monkeypat
         monkeypatch.setattr(connection_module, "BUSY_MS", 1)
         with other.store.snapshot() as connection:
             connection.execute("SELECT COUNT(*) FROM people").fetchone()
-            with pytest.raises(InputError, match="being read by another process"):
+            with pytest.raises(JobError, match="being read by another process"):
                 gallery.erase("person 001")
         assert gallery.scrub()
         assert not any(holds(tmp_path, v.tobytes()[:16]) for v in faces(9)[3:6])
