@@ -99,9 +99,10 @@ def _run_show(arguments: argparse.Namespace) -> None:
         samples = gallery.samples(arguments.person)
     for sample in samples:
         captured = f"captured {sample.captured}, " if sample.captured else ""
+        what = sample.document_class or sample.source_class
         scan = ", a scan of a print" if sample.print_scan else ""
         print(
-            f"{sample.id}\t{sample.source_class}{scan}\t{captured}enrolled {sample.created[:10]}\t"
+            f"{sample.id}\t{what}{scan}\t{captured}enrolled {sample.created[:10]}\t"
             f"norm {sample.norm:.1f}\t{sample.source}"
         )
     write_json_result(arguments, {"samples": [vars(sample) for sample in samples]})

@@ -230,4 +230,19 @@ def test_a_portrait_is_taken_from_the_page_of_a_document(tmp_path, watch_list, m
     assert call("search", watch_list, write_picture(tmp_path / "hal.png", 8)) == 0
     assert "hal.png: hal 1.000 " in capsys.readouterr().out
     call("show", watch_list, "hal")
-    assert "\tdocument\tenrolled" in capsys.readouterr().out
+    assert "\tpassport\tenrolled" in capsys.readouterr().out
+
+
+def test_a_machine_readable_zone_says_what_the_document_is(tmp_path, watch_list, capsys):
+    zone = ("V<UTOERIKSSON<<ANNA<MARIA<<<<<<<<<<<", "L8988901C4XXX4009078F9612109<<<<<<<<")
+    words = ("--mrz", *zone, "--captured", "3.5.1996")
+    assert call("enrol", watch_list, tmp_path / "people", *words, "--document", "passport") == 2
+    assert "contradicts --mrz, which is that of a visa" in capsys.readouterr().err
+    assert call("enrol", watch_list, tmp_path / "people", "--mrz", "P<UTO") == 2
+    capsys.readouterr()
+    new = write_people(tmp_path / "new", {"dee": 4}, pictures=1)
+    assert call("enrol", watch_list, new, *words) == 0
+    assert "expire" in capsys.readouterr().err
+    assert call("show", watch_list, "dee", "--json", tmp_path / "show.json") == 0
+    (sample,) = read(tmp_path / "show.json")["samples"]
+    assert (sample["document_class"], sample["captured"]) == ("visa", "1996")
