@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ from facerec.gallery.schema import PERSON, check_person
 from facerec.gallery.store import KEEP_PICTURES
 from facerec.io import sha256_file
 from facerec.structures import FACE_POLICIES, Detector
+
+_BLOCK = 512
+"""Pictures that are looked up, then looked at, before the next are."""
 
 ENROLLED, KNOWN, REFUSED = "enrolled", "already enrolled", "refused"
 
@@ -119,32 +123,34 @@ def enrol_pictures(
     """
     gallery.check_model(embedder.model_hash)
     check_one_of(policy, "face policy", FACE_POLICIES)
-    fresh: list[SourceItem] = []
-    for item in items:
-        known = _look_up(gallery, item)
-        if known is None:
-            fresh.append(item)
-        else:
-            yield known
     terms = _Terms(embedder.model_hash, origin, kind, check, purpose)
     keep = gallery.store.read_setting(KEEP_PICTURES) == "yes"
     waiting = _Waiting()
     look = detect_portrait if document else detect_picture
-    pictures = iter_pictures(fresh, detector, policy, threads, look)
-    for picture, found in embed_pictures(embedder, pictures):
-        person = picture.item.identity
-        reason = _refuse(picture, found, gate)
-        if reason:
-            yield EnrolledPicture(picture.item.key, person, REFUSED, reason)
-            continue
-        if waiting.pictures and (
-            person != waiting.person or len(waiting.pictures) >= embedder.batch_size
-        ):
-            yield from _flush(gallery, waiting, terms, keep)
-            waiting = _Waiting()
-        waiting.person = person
-        waiting.pictures.append(picture)
-        waiting.embeddings.append(found)
+    source = iter(items)
+    while block := list(itertools.islice(source, _BLOCK)):
+        fresh: list[SourceItem] = []
+        for item in block:
+            known = _look_up(gallery, item)
+            if known is None:
+                fresh.append(item)
+            else:
+                yield known
+        pictures = iter_pictures(fresh, detector, policy, threads, look)
+        for picture, found in embed_pictures(embedder, pictures):
+            person = picture.item.identity
+            reason = _refuse(picture, found, gate)
+            if reason:
+                yield EnrolledPicture(picture.item.key, person, REFUSED, reason)
+                continue
+            if waiting.pictures and (
+                person != waiting.person or len(waiting.pictures) >= embedder.batch_size
+            ):
+                yield from _flush(gallery, waiting, terms, keep)
+                waiting = _Waiting()
+            waiting.person = person
+            waiting.pictures.append(picture)
+            waiting.embeddings.append(found)
     yield from _flush(gallery, waiting, terms, keep)
 
 

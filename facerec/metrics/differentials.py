@@ -7,7 +7,8 @@ fair); see `inequity`. A group without an error makes a ratio undefined: None, n
 figure.
 
 Intervals resample people within their group, so that a group's size stays what it is; a
-non-mated comparison weighs the product of its two people's multiplicities.
+non-mated comparison weighs the product of its two people's multiplicities. Those of rates are
+moved for bias and skewness (BCa), those of inequity are the resamples' percentiles.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facerec.checks import InputError, check_range, check_whole
-from facerec.metrics.bootstrap import Interval, percentile_interval
+from facerec.metrics.bootstrap import Interval, bca_interval, percentile_interval
 from facerec.metrics.inequity import fairness_discrepancy, garbe, max_over_geomean
 from facerec.metrics.verification import check_scores
 
@@ -155,7 +156,7 @@ def measure_differentials(
     times = _draw_within(table.group, width, resamples, seed)
     sample = _rates(units, np.ones((1, len(table.group))), width)[0]
     resampled = _rates(units, times, width)
-    summaries = _summarise(units, sample, resampled, width, confidence)
+    summaries = _summarise(units, sample, resampled, confidence)
     names = table.groups
     first, second = np.triu_indices(width)
     cross = {
@@ -297,32 +298,37 @@ def _rates(units: _Units, times: NDArray[Any], groups: int) -> Floats:
     return rates
 
 
-def _summarise(
-    units: _Units, sample: Floats, resampled: Floats, groups: int, confidence: float
-) -> list[Rate]:
+def _summarise(units: _Units, sample: Floats, resampled: Floats, confidence: float) -> list[Rate]:
     """Return the rate of each cell with its interval."""
     cells = sample.size
     errors, comparisons = (
         np.bincount(units.cells, counts, cells).astype(np.int64).tolist()
         for counts in (units.errors, units.comparisons)
     )
-    units_in = np.bincount(units.cells, minlength=cells).tolist()
     found = []
     for cell in range(cells):
-        inside = units.cells == cell
-        people = np.unique([units.first[inside], units.second[inside]]).size
-        interval = None
-        if comparisons[cell]:
-            interval = percentile_interval(resampled[:, cell], confidence)
+        inside = np.flatnonzero(units.cells == cell)
+        first, second = units.first[inside], units.second[inside]
+        interval, value = None, None
+        if inside.size:
+            value = float(sample[cell])
+            # What each person adds to the errors beyond a fair share, for the skewed tail.
+            surplus = units.errors[inside] - value * units.comparisons[inside]
+            influence = np.bincount(np.concatenate([first, second]), np.tile(surplus, 2))
+            figures = resampled[np.isfinite(resampled[:, cell]), cell]
+            # Without a resample in which anybody of the cell was drawn, the ends are NaN.
+            interval = percentile_interval(figures, confidence)
+            if figures.size:
+                interval = bca_interval(figures, value, influence, confidence)
             if not errors[cell]:
-                most = 1 - (1 - confidence) ** (1 / units_in[cell])
-                interval = Interval(0.0, most, confidence, len(resampled))
+                most = 1 - (1 - confidence) ** (1 / inside.size)
+                interval = Interval(0.0, most, confidence, figures.size)
         found.append(
             Rate(
                 errors=errors[cell],
                 comparisons=comparisons[cell],
-                people=people,
-                value=float(sample[cell]) if comparisons[cell] else None,
+                people=np.unique([first, second]).size,
+                value=value,
                 interval=interval,
                 supported=errors[cell] >= MIN_ERRORS,
             )
@@ -339,13 +345,10 @@ def _measure_inequity(
 
     def figure(values: Floats) -> Figure:
         made = np.isfinite(values)
+        defined = float(made[1:].mean())
         if not made[0]:
-            return Figure(None, None, float(made[1:].mean()))
-        return Figure(
-            float(values[0]),
-            percentile_interval(values[1:], confidence),
-            float(made[1:].mean()),
-        )
+            return Figure(None, None, defined)
+        return Figure(float(values[0]), percentile_interval(values[1:], confidence), defined)
 
     return Inequity(
         fmr_ratio=figure(max_over_geomean(fmr)),

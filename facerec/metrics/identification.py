@@ -148,10 +148,14 @@ class SearchScores:
         first = np.nextafter(every[0] if every.size else kind(-np.inf), kind(np.inf))
         thresholds = np.concatenate([[first], every]).astype(np.float64)
         below = [
-            np.searchsorted(np.sort(values).astype(np.float64), thresholds) / values.size
+            np.searchsorted(np.sort(values).astype(np.float64), thresholds)
             for values in (self.own, self.best)
         ]
-        return IdentificationCurve(thresholds, below[0], 1 - below[1])
+        return IdentificationCurve(
+            thresholds,
+            fnir=below[0] / self.own.size,
+            fpir=(self.best.size - below[1]) / self.best.size,
+        )
 
 
 def collect_search(scores: ArrayLike, person: ArrayLike, rank: int | None = None) -> SearchScores:

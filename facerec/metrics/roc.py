@@ -98,15 +98,17 @@ def trace_roc(
     """
     count_threads = check_whole(cpu_count() if threads is None else threads, "threads", 1, 4096)
     counts, failures = np.zeros((2, _BINS), np.int64), np.zeros(2, np.int64)
-    kinds: list[np.dtype[Any]] = []
+    kind_of_score: np.dtype[Any] | None = None
+    greatest = -np.inf
     with ThreadPoolExecutor(count_threads, "roc") as pool:
         for block in read_blocks():
-            kinds.extend(side.dtype for side in block if side.dtype not in kinds)
-            for kind, histogram, failed in pool.map(_count_chunk, *_split(block)):
+            kind_of_score = _check_types(block, kind_of_score)
+            for kind, histogram, failed, high in pool.map(_count_chunk, *_split(block)):
                 counts[kind] += histogram
                 failures[kind] += failed
+                greatest = max(greatest, high)
         totals = [int(total) for total in counts.sum(axis=1) + failures]
-        _check_totals(totals, kinds)
+        _check_totals(totals)
         wanted = _choose_bins(counts, totals, [count_allowed(far, totals[1]) for far in fars])
         kept = _Kept()
         lowest = -np.inf if wanted[0] else int(np.argmax(wanted)) / _HALF - 1
@@ -119,9 +121,13 @@ def trace_roc(
             for kind, values in pool.map(keep, *_split(block)):
                 kept.add(kind, values)
     values, accepted = _tabulate(counts, wanted, kept)
+    # Just above the greatest score, in the scores' own type: a float64 step would vanish in it.
+    score = (kind_of_score or np.dtype(np.float64)).type
+    refusing = float(np.nextafter(score(greatest), score(np.inf)))
+    curve = _draw_curve(values, accepted, totals, refusing)
     return TracedRoc(
-        points=_choose_points(values, accepted, totals, fars, kinds[0]),
-        curve=(curve := _draw_curve(values, accepted, totals)),
+        points=_choose_points(values, accepted, totals, fars, refusing),
+        curve=curve,
         eer=eer_of_curve(curve.far, curve.tar),
         mated=totals[0],
         non_mated=totals[1],
@@ -167,10 +173,10 @@ def _split(block: ScoreBlock) -> tuple[Iterator[int], Iterator[NDArray[Any]]]:
     return (kind for kind, _ in chunks), (chunk for _, chunk in chunks)
 
 
-def _count_chunk(kind: int, chunk: NDArray[Any]) -> tuple[int, Counts, int]:
-    """Return the kind, the histogram and the failures of some scores."""
-    low = chunk.min()
-    if np.isnan(low) or chunk.max() == np.inf:
+def _count_chunk(kind: int, chunk: NDArray[Any]) -> tuple[int, Counts, int, float]:
+    """Return the kind, the histogram, the failures and the greatest of some scores."""
+    low, high = chunk.min(), chunk.max()
+    if np.isnan(low) or high == np.inf:
         raise InputError(
             "scores must be finite or -inf (a failure), got NaN or infinity; were the embeddings "
             "finite?"
@@ -179,7 +185,7 @@ def _count_chunk(kind: int, chunk: NDArray[Any]) -> tuple[int, Counts, int]:
     if low == -np.inf:
         made = chunk[chunk > -np.inf]
         failed, chunk = chunk.size - made.size, made
-    return kind, np.bincount(_find_bins(chunk), minlength=_BINS), failed
+    return kind, np.bincount(_find_bins(chunk), minlength=_BINS), failed, float(high)
 
 
 def _find_bins(values: NDArray[Any]) -> NDArray[np.intp]:
@@ -192,17 +198,23 @@ def _find_bins(values: NDArray[Any]) -> NDArray[np.intp]:
     return bins
 
 
-def _check_totals(totals: list[int], kinds: list[np.dtype[Any]]) -> None:
+def _check_types(block: ScoreBlock, known: np.dtype[Any] | None) -> np.dtype[Any]:
+    """Return the type of all scores so far."""
+    kinds = dict.fromkeys([*([known] if known else []), *(side.dtype for side in block)])
+    if len(kinds) > 1 or not kinds.keys() <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise InputError(
+            "scores must be of one type, float32 or float64, got "
+            + " and ".join(str(kind) for kind in kinds)
+        )
+    return next(iter(kinds))
+
+
+def _check_totals(totals: list[int]) -> None:
     for total, name in zip(totals, ("mated", "non-mated"), strict=True):
         if not total:
             raise InputError(
                 f"of {sum(totals)} comparisons none is {name}; a rate needs some of both kinds"
             )
-    if len(kinds) > 1 or kinds[0] not in (np.float32, np.float64):
-        raise InputError(
-            "scores must be of one type, float32 or float64, got "
-            + " and ".join(str(kind) for kind in kinds)
-        )
 
 
 def _choose_bins(counts: Counts, totals: list[int], allowed: list[int]) -> NDArray[np.bool_]:
@@ -246,14 +258,13 @@ def _tabulate(counts: Counts, wanted: NDArray[np.bool_], kept: _Kept) -> tuple[F
     values.append(coarse / _HALF - 1)
     rows.append(counts[:, coarse])
     names, places = np.unique(-np.concatenate(values), return_inverse=True)
-    merged = np.zeros((2, names.size), np.int64)
-    for kind, row in enumerate(np.concatenate(rows, axis=1)):
-        np.add.at(merged[kind], places, row)
-    return -names, np.cumsum(merged, axis=1)
+    # Counts below 2**53 are exact as floats.
+    merged = [np.bincount(places, row, names.size) for row in np.concatenate(rows, axis=1)]
+    return -names, np.cumsum(merged, axis=1).astype(np.int64)
 
 
 def _choose_points(
-    values: Floats, accepted: Counts, totals: list[int], fars: Sequence[float], kind: np.dtype[Any]
+    values: Floats, accepted: Counts, totals: list[int], fars: Sequence[float], refusing: float
 ) -> list[OperatingPoint]:
     points = []
     for far in fars:
@@ -263,9 +274,7 @@ def _choose_points(
             threshold = float(values[taken - 1])
             right, wrong = (int(count) for count in accepted[:, taken - 1])
         else:
-            # Just above the greatest score, in the scores' own type.
-            greatest = kind.type(values[0]) if values.size else kind.type(-np.inf)
-            threshold, right, wrong = float(np.nextafter(greatest, kind.type(np.inf))), 0, 0
+            threshold, right, wrong = refusing, 0, 0
         points.append(
             OperatingPoint(
                 far=far,
@@ -280,13 +289,12 @@ def _choose_points(
     return points
 
 
-def _draw_curve(values: Floats, accepted: Counts, totals: list[int]) -> RocCurve:
+def _draw_curve(values: Floats, accepted: Counts, totals: list[int], refusing: float) -> RocCurve:
     """Return the ROC with a point before all scores and, after failures, one that takes all."""
     tar, far = (
         np.concatenate([[0.0], row / total]) for row, total in zip(accepted, totals, strict=True)
     )
-    greatest = values[0] if values.size else -np.inf
-    thresholds = np.concatenate([[np.nextafter(greatest, np.inf)], values])
+    thresholds = np.concatenate([[refusing], values])
     if tar[-1] < 1 or far[-1] < 1:
         tar, far = np.append(tar, 1.0), np.append(far, 1.0)
         thresholds = np.append(thresholds, -np.inf)

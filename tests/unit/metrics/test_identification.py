@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from facerec.checks import InputError
 from facerec.metrics.identification import (
+    SearchScores,
+    collect_search,
     fnir_at_fpir,
     identification_rates,
     rank_of_own,
@@ -79,9 +81,54 @@ def test_fnir_at_fpir_is_the_best_that_keeps_the_target(seed, target, rank):
     assert point.rates.fnir == min(r.fnir for r in tried if r.fpir <= target)
 
 
+def test_rank_and_threshold_must_both_hold():
+    # Own score above the threshold at rank 2: found in a list of two, not in a list of one; an
+    # impostor above the threshold does not make up for it.
+    scores, person = [[0.8, 0.7], [0.1, 0.9], [0.6, 0.2]], [1, 1, -1]
+    (one,), (two,) = (fnir_at_fpir(scores, person, [0.5], rank) for rank in (1, 2))
+    assert (one.rates.tpir, two.rates.tpir) == (0.5, 1.0)
+    assert identification_rates(scores[2:], person[2:], 0.5).tpir is None
+
+
+def test_search_scores_hand_computed():
+    search = collect_search(SCORES, PERSON, rank=1)
+    assert search.own.tolist() == [0.9, -INF, 0.3, -INF]
+    assert search.best.tolist() == [0.6, 0.3]
+    curve = search.curve()
+    assert curve.thresholds[1:].tolist() == [0.9, 0.6, 0.3]
+    assert curve.thresholds[0] == np.nextafter(0.9, 1)
+    assert curve.fnir.tolist() == [1, 0.75, 0.75, 0.5]
+    assert curve.fpir.tolist() == [0, 0, 0.5, 1]
+    nobody = SearchScores(3, None, np.array([-INF]), np.array([-INF])).curve()
+    assert (nobody.fnir.tolist(), nobody.fpir.tolist()) == ([1], [0])
+
+
+@given(st.integers(0, 10**6), st.sampled_from([None, 1, 2]))
+@settings(max_examples=60, deadline=None)
+def test_every_point_of_the_curve_is_what_its_threshold_gives(seed, rank):
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.random((20, 5)), 1)
+    scores[rng.random(20) < 0.1] = -INF
+    person = rng.integers(-1, 5, 20)
+    person[:2] = -1, 0
+    search = collect_search(scores, person, rank)
+    curve = search.curve()
+    assert (np.diff(curve.thresholds) < 0).all()
+    for fnir, fpir, threshold in zip(curve.fnir, curve.fpir, curve.thresholds, strict=True):
+        rates = identification_rates(scores, person, threshold, rank)
+        assert search.rates(threshold) == rates
+        assert (fnir, fpir) == (pytest.approx(rates.fnir), pytest.approx(rates.fpir))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: collect_search([[0.1]], [0], rank=0), "at least 1"),
+        (lambda: fnir_at_fpir([[0.1]], [-1], [0.1], rank=0), "at least 1"),
+        (lambda: SearchScores(1, None, np.array([1]), np.array([0.1])), "own must be a row"),
+        (lambda: SearchScores(1, None, np.array([0.1]), np.array([np.nan])), "best .* NaN"),
+        (lambda: collect_search([[0.1]], [-1]).curve(), "enrolled people, got none"),
+        (lambda: collect_search([[0.1]], [0]).curve(), "not enrolled, got none"),
         (lambda: identification_rates([0.1], [0], 0.5), "matrix"),
         (lambda: identification_rates([[0.1]], [0, 1], 0.5), "one person a probe"),
         (lambda: identification_rates([[0.1]], [1], 0.5), r"in \[-1, 0\]"),

@@ -138,6 +138,32 @@ def test_top_slice_of_many_values_survives_any_order(kind, count):
     assert np.array_equal(top_slice(values, count), np.sort(values)[::-1][:count])
 
 
+@pytest.mark.parametrize("kind", ["random", "rising", "tied", "spiked", "failed", "mated"])
+def test_a_floor_under_many_scores_changes_nothing(kind):
+    rng = np.random.default_rng(0)
+    same = rng.random(60_000) < (0.9995 if kind == "mated" else 0.1)
+    scores = rng.normal(same * 2, 1).astype(np.float32)
+    if kind == "rising":
+        scores, same = np.sort(scores), same[np.argsort(scores)]
+    elif kind == "tied":
+        scores = np.round(scores, 1)
+    elif kind == "spiked":
+        # The sample sees only the greatest: every third score.
+        scores[::3] += 100
+    elif kind == "failed":
+        scores[scores < 2.2] = -INF
+    fars = [1e-4, 1e-3, 0.01, 0.1, 0.3, 0.7, 1.0]
+    for targets in (fars[:1], fars[:4], fars):
+        for far, point in zip(targets, tar_at_far(scores, same, targets), strict=True):
+            falling = np.sort(scores[~same])[::-1]
+            allowed = count_allowed(far, falling.size)
+            barrier = falling[allowed] if allowed < falling.size else -INF
+            above = scores[scores > barrier]
+            assert point.false_accepts == np.count_nonzero(falling >= above.min())
+            assert point.threshold == above.min()
+            assert point.tar == np.mean(scores[same] >= above.min())
+
+
 @given(scored_pairs())
 @settings(max_examples=100, deadline=None)
 def test_roc_holds_what_a_threshold_gives(pairs):
