@@ -86,4 +86,5 @@ def _is_found(folder: Path) -> bool:
 def _read_contents(path: Path) -> list[str]:
     """Return every row of the file as SQL text."""
     with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         return list(connection.iterdump())

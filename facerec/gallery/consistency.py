@@ -145,19 +145,19 @@ def _compare_people(store: Store, connection: sqlite3.Connection, logged: _Logge
     faults: list[str] = []
     people, samples = dict(logged.people), dict(logged.samples)
     for row in connection.execute(
-        "SELECT id, uid, name, kind, salt, data_key FROM people WHERE collection_id = ? "
+        "SELECT id, uid, name, kind, created, salt, data_key FROM people WHERE collection_id = ? "
         "ORDER BY id",
         (store.collection.id,),
     ).fetchall():
-        number, uid, name, kind, salt, wrapped = row
+        number, uid, name, kind, created, salt, wrapped = row
         said = people.pop(uid, None)
         if said is None:
             faults.append(f"{name!r} is not in the log")
-        elif said != commit_person(salt, name, kind):
+        elif said != commit_person(salt, name, kind, created):
             faults.append(f"{name!r} was changed after the enrolment")
         try:
             key = b"" if store.locked else store.vault.unwrap(wrapped, person_context(uid))
-            person = PersonKeys(number, uid, name, kind, salt, key)
+            person = PersonKeys(number, uid, name, kind, created, salt, key)
             faults += _compare_samples(store, connection, person, samples)
         except (InputError, ValueError) as error:
             faults.append(f"{name!r}: {error}")

@@ -99,7 +99,7 @@ def _move_people(
             "created) VALUES (?, ?, ?, ?, 'person', ?, x'', ?, ?)",
             (number, uid, collection_id, name, salt, version, created),
         )
-        said[uid] = commit_person(salt, name, "person")
+        said[uid] = commit_person(salt, name, "person", created)
     return said
 
 
@@ -120,6 +120,6 @@ def _move_samples(
             "created, embedding) VALUES (?, ?, ?, ?, NULL, ?, 'scene', '', '', 0, ?, ?, ?, ?, ?)",
             (row, collection_id, person, norm, det_score, sha, source, version, created, embedding),
         )
-        fields = (norm, None, det_score, "scene", "", "", 0, sha, source)
+        fields = (norm, None, det_score, "scene", "", "", 0, sha, source, version, created)
         said[str(row)] = [uid, commit_sample(salt, embedding, None, fields)]
     return said

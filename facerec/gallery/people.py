@@ -52,6 +52,7 @@ class PersonKeys:
         uid: what the log calls them.
         name: as enrolled.
         kind: PERSON or STRANGER.
+        created: when they were first enrolled.
         salt: of their commitments.
         data_key: opens their embeddings, b"" where the collection is plain.
     """
@@ -60,6 +61,7 @@ class PersonKeys:
     uid: str
     name: str
     kind: str
+    created: str
     salt: bytes
     data_key: bytes = field(repr=False)
 
@@ -91,14 +93,16 @@ class Added:
         }
         if self.new:
             details["kind"] = self.person.kind
-            details["record"] = commit_person(self.person.salt, self.person.name, self.person.kind)
+            details["record"] = commit_person(
+                self.person.salt, self.person.name, self.person.kind, self.person.created
+            )
         return details
 
 
 def find_person(store: Store, connection: sqlite3.Connection, name: str) -> PersonKeys | None:
     """Return a person's keys, None when nobody has that name."""
     row = connection.execute(
-        "SELECT id, uid, name, kind, salt, data_key FROM people "
+        "SELECT id, uid, name, kind, created, salt, data_key FROM people "
         "WHERE collection_id = ? AND name = ?",
         (store.collection.id, name),
     ).fetchone()
@@ -119,7 +123,7 @@ def get_person(store: Store, connection: sqlite3.Connection, name: str) -> Perso
 def read_keys(store: Store, connection: sqlite3.Connection, person_id: int) -> PersonKeys:
     """Return the keys of a person by their row."""
     row = connection.execute(
-        "SELECT id, uid, name, kind, salt, data_key FROM people WHERE id = ?", (person_id,)
+        "SELECT id, uid, name, kind, created, salt, data_key FROM people WHERE id = ?", (person_id,)
     ).fetchone()
     return _read_keys(store, row)
 
@@ -156,7 +160,7 @@ def add_samples(
         )
     reasons = [_refuse(store, connection, name, sample) for sample in samples]
     if all(reasons):
-        unknown = person or PersonKeys(-1, "", name, kind, b"", b"")
+        unknown = person or PersonKeys(-1, "", name, kind, "", b"", b"")
         return Added(unknown, False, [], {}, reasons)
     version = store.next_version(connection)
     new = person is None
@@ -217,7 +221,7 @@ def rename_person(
         "UPDATE people SET name = ?, version = ? WHERE id = ?",
         (name, store.next_version(connection), person.id),
     )
-    return commit_person(person.salt, name, person.kind)
+    return commit_person(person.salt, name, person.kind, person.created)
 
 
 def refresh_template(
@@ -257,10 +261,10 @@ def load_vectors(
     return vectors, norms, np.array(qualities, np.float32)
 
 
-def _read_keys(store: Store, row: tuple[int, str, str, str, bytes, bytes]) -> PersonKeys:
-    number, uid, name, kind, salt, wrapped = row
+def _read_keys(store: Store, row: tuple[int, str, str, str, str, bytes, bytes]) -> PersonKeys:
+    number, uid, name, kind, created, salt, wrapped = row
     key = b"" if store.locked else store.vault.unwrap(wrapped, person_context(uid))
-    return PersonKeys(number, uid, name, kind, salt, key)
+    return PersonKeys(number, uid, name, kind, created, salt, key)
 
 
 def _check_samples(store: Store, samples: Sequence[Sample], kind: str) -> None:
@@ -283,6 +287,7 @@ def _insert_person(
     store: Store, connection: sqlite3.Connection, name: str, kind: str, version: int
 ) -> PersonKeys:
     uid, salt, data_key = make_uid(), make_salt(), store.vault.make_data_key()
+    now = audit.read_clock(connection)
     wrapped = store.vault.wrap(data_key, person_context(uid))
     cursor = connection.execute(
         "INSERT INTO people (uid, collection_id, name, kind, salt, data_key, version, created) "
@@ -295,11 +300,11 @@ def _insert_person(
             salt,
             wrapped,
             version,
-            audit.read_clock(connection),
+            now,
         ),
     )
     assert cursor.lastrowid is not None
-    return PersonKeys(cursor.lastrowid, uid, name, kind, salt, data_key)
+    return PersonKeys(cursor.lastrowid, uid, name, kind, now, salt, data_key)
 
 
 def _insert_sample(
@@ -322,6 +327,8 @@ def _insert_sample(
         int(sample.print_scan),
         sha,
         sample.source,
+        version,
+        now,
     )
     vault = store.vault
     sealed = vault.seal(person.data_key, value, sample_context(store, person.uid, sha))
@@ -330,16 +337,8 @@ def _insert_sample(
         picture = vault.seal(person.data_key, sample.picture, picture_context(person.uid, sha))
     cursor = connection.execute(
         f"INSERT OR IGNORE INTO samples (collection_id, person_id, {', '.join(SAMPLE_FIELDS)}, "
-        f"version, created, embedding, picture) VALUES ({', '.join('?' * 15)})",
-        (
-            store.collection.id,
-            person.id,
-            *fields,
-            version,
-            now,
-            sealed,
-            picture,
-        ),
+        f"embedding, picture) VALUES ({', '.join('?' * (4 + len(fields)))})",
+        (store.collection.id, person.id, *fields, sealed, picture),
     )
     if not cursor.rowcount:
         return None, ""

@@ -27,6 +27,8 @@ SAMPLE_FIELDS = (
     "print_scan",
     "picture_sha256",
     "source",
+    "version",
+    "created",
 )
 """The columns of a sample that its commitment covers, beside its embedding and its picture."""
 
@@ -41,9 +43,9 @@ def make_salt() -> bytes:
     return secrets.token_bytes(SALT_BYTES)
 
 
-def commit_person(salt: bytes, name: str, kind: str) -> str:
+def commit_person(salt: bytes, name: str, kind: str, created: str) -> str:
     """Return what the log says of a person's row, 64 hex digits."""
-    return _commit(salt, ["person", name, kind])
+    return _commit(salt, ["person", name, kind, created])
 
 
 def commit_sample(

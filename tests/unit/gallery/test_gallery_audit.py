@@ -106,6 +106,8 @@ def test_a_search_that_cannot_be_logged_gives_no_answer(gallery, monkeypatch):
         ("UPDATE people SET kind = 'stranger'", "'ann' was changed after the enrolment"),
         ("UPDATE people SET uid = 'u'", "'ann' is not in the log"),
         ("UPDATE samples SET embedding = zeroblob(16)", "sample 1 of 'ann' was changed after"),
+        ("UPDATE samples SET created = '2099'", "sample 1 of 'ann' was changed after"),
+        ("UPDATE people SET created = '2099'", "'ann' was changed after the enrolment"),
         ("UPDATE samples SET norm = 2", "sample 1 of 'ann' was changed after"),
         ("UPDATE samples SET picture_sha256 = 'x'", "sample 1 of 'ann' was changed after"),
         ("UPDATE samples SET source = 'x'", "sample 1 of 'ann' was changed after"),
