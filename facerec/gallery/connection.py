@@ -26,6 +26,10 @@ def explain_sqlite(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is damaged (a text in it is no text); restore it from a backup"
+        ) from error
     except sqlite3.DatabaseError as error:
         text = str(error)
         if any(word in text for word in ("readonly", "unable to open")):
@@ -38,7 +42,10 @@ def explain_sqlite(path: Path) -> Iterator[None]:
                 f"{path} is not a usable gallery: {text}; restore it from a backup or take another "
                 "folder"
             ) from error
-        if any(word in text for word in ("malformed", "no such table", "no such column")):
+        if any(
+            word in text
+            for word in ("malformed", "no such table", "no such column", "decode to UTF-8")
+        ):
             raise InputError(f"{path} is damaged ({text}); restore it from a backup") from error
         if "disk is full" in text or "disk I/O error" in text:
             raise InputError(
