@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facerec.cli.evaluate_compare import add_compare, add_report
 from facerec.command import add_command, build_parser, run_command, write_json_result
 
 
@@ -19,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_verify(commands)
+    for add in (add_compare, add_report):
+        add(commands)
     return run_command(parser, argv)
 
 

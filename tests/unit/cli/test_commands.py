@@ -31,6 +31,8 @@ SUB_COMMANDS = [
     ("facerec-clean", ["export"]),
     ("facerec-clean", ["score"]),
     ("facerec-eval", ["verify"]),
+    ("facerec-eval", ["compare"]),
+    ("facerec-eval", ["report"]),
     *(
         ("facerec-gallery", [name])
         for name in (
