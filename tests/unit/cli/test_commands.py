@@ -31,6 +31,7 @@ SUB_COMMANDS = [
     ("facerec-clean", ["export"]),
     ("facerec-clean", ["score"]),
     ("facerec-eval", ["verify"]),
+    ("facerec-eval", ["simulate"]),
     ("facerec-eval", ["compare"]),
     ("facerec-eval", ["report"]),
     *(
