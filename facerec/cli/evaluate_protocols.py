@@ -173,6 +173,7 @@ def _add_draws(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resamples", type=int, default=1000,
                         help="of people, for the 95%% intervals; 0 for none")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page here")
 
 
 def _settings(arguments: argparse.Namespace) -> ProtocolSettings:
@@ -276,16 +277,28 @@ def _run_megaface(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace, run: ProtocolRun) -> int:
+    from eval.protocol_evaluation import describe_protocol
     from eval.protocol_table import RATE_COLUMNS, list_rates
     from eval.report import format_table
 
-    write_json_result(arguments, run.result, seed=arguments.seed, hashes=run.hashes)
+    evaluation = describe_protocol(run.result, seed=arguments.seed, hashes=run.hashes)
+    write_json_result(
+        arguments,
+        {**run.result, "evaluation": evaluation.to_json()},
+        seed=arguments.seed,
+        hashes=run.hashes,
+    )
+    if arguments.html:
+        from eval.report_evaluation import build_evaluation_page
+
+        build_evaluation_page(evaluation).write(arguments.html)
     print(format_table(RATE_COLUMNS, list_rates(run.result)))
     failed = list(run.result.get("failed_files", {}).items())
     for name, why in failed[:5]:
         print(f"no face   {name}: {why}")
     if len(failed) > 5:
         print(f"          and {len(failed) - 5} more: see --json")
-    if arguments.json:
-        print(f"wrote {arguments.json}")
+    for name in ("json", "html"):
+        if getattr(arguments, name):
+            print(f"wrote {getattr(arguments, name)}")
     return 0
