@@ -22,7 +22,7 @@ from facerec.checks import InputError, MissingPackageError
 from facerec.cli.clean_crawl import add_crawl
 from facerec.command import build_parser, run_command
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = Pace(host_delay_s=0.0, retries=0, per_host=4)
 ROWS = 17
 

@@ -27,7 +27,7 @@ from facerec.data.manifest import read_manifest
 from facerec.data.source_kinds import open_parts
 from facerec.data.tars import TarSample, write_shards
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SHARDS, PER_SHARD = 6, 3
 
 

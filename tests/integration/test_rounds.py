@@ -35,7 +35,7 @@ from facerec.io import read_json
 
 PEOPLE, IMAGES = 12, 8
 LENIENT = Targets(threshold=-1.0, false_relabels=1e-9)
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class StandIn:
