@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facerec.cli.evaluate_compare import add_compare, add_report
+from facerec.cli.evaluate_doc2surv import add_doc2surv
 from facerec.cli.evaluate_protocols import add_protocols
 from facerec.cli.evaluate_simulate import add_simulate
 from facerec.command import add_command, build_parser, run_command, write_json_result
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_verify(commands)
-    for add in (add_protocols, add_simulate, add_compare, add_report):
+    for add in (add_doc2surv, add_protocols, add_simulate, add_compare, add_report):
         add(commands)
     return run_command(parser, argv)
 

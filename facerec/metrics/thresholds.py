@@ -87,9 +87,9 @@ def calibrate_fpir(
     check_whole(people, "people", 1, MOST_PEOPLE)
     planned = people if planned_people is None else planned_people
     check_whole(planned, "planned_people", 1, MOST_PEOPLE)
-    settings = _Settings("fpir", target, weighting, method, end, resamples, confidence, seed)
+    settings = SampleSettings("fpir", target, weighting, method, end, resamples, confidence, seed)
     sample = collect_best(best, subjects, weighting)
-    return _calibrate(sample, settings, people, planned)
+    return calibrate_sample(sample, settings, people, planned)
 
 
 def calibrate_fmr(
@@ -123,7 +123,7 @@ def calibrate_fmr(
         InputError: as `facerec.metrics.exceedances.collect_pairs`, a setting out of range, or more
             than 20 million comparisons above the threshold.
     """
-    settings = _Settings("fmr", target, weighting, method, 1.0, resamples, confidence, seed)
+    settings = SampleSettings("fmr", target, weighting, method, 1.0, resamples, confidence, seed)
     count = len(vectors)
     depth = max(_FIRST_DEPTH, math.ceil(4 * target * count * (count - 1) / 2))
     while True:
@@ -135,12 +135,28 @@ def calibrate_fmr(
         sample = collect_pairs(vectors, subjects, depth, weighting=weighting)
         # Where people weigh the same, the greatest scores may be those of light comparisons.
         if sample.floor == -np.inf or sample.cumulate()[-1] >= 2.5 * target:
-            return _calibrate(sample, settings, None, None)
+            return calibrate_sample(sample, settings, None, None)
         depth *= 4
 
 
 @dataclass(frozen=True)
-class _Settings:
+class SampleSettings:
+    """What is asked of a sample of non-mated scores.
+
+    Attributes:
+        kind: "fpir" or "fmr".
+        target: the stated rate.
+        weighting: as the sample was collected.
+        method: one of METHODS.
+        end: no score can be greater.
+        resamples: of the subject bootstrap.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+
     kind: str
     target: float
     weighting: str
@@ -172,10 +188,17 @@ class _Found:
     variance: float = 0.0  # relative, of the rate over resamples
 
 
-def _calibrate(
-    sample: Exceedances, settings: _Settings, searched: int | None, planned: int | None
+def calibrate_sample(
+    sample: Exceedances, settings: SampleSettings, searched: int | None, planned: int | None
 ) -> RateThreshold:
-    """Find the threshold at the size searched and describe it at the size planned."""
+    """Find the threshold at the size searched and describe it at the size planned.
+
+    Args:
+        sample: non-mated scores.
+        settings: what is asked.
+        searched: people of the gallery that was searched; None for 1:1.
+        planned: people that the threshold is for; None for 1:1.
+    """
     target = settings.target
     scale: Callable[[float], float] = _keep
     if searched is not None and planned is not None:
@@ -225,7 +248,7 @@ def _scale_rate(rate: float, searched: int, planned: int) -> float:
 
 
 def _choose(
-    sample: Exceedances, times: NDArray[np.int64], settings: _Settings, target: float
+    sample: Exceedances, times: NDArray[np.int64], settings: SampleSettings, target: float
 ) -> _Found:
     expected = target * sample.units
     if expected < LEAST_TAIL_ERRORS:
@@ -249,7 +272,7 @@ def _choose(
     return _use_quantile(sample, times, target, settings, tail)
 
 
-def _use_tail(tail: SampleTail, target: float, settings: _Settings) -> _Found:
+def _use_tail(tail: SampleTail, target: float, settings: SampleSettings) -> _Found:
     exact = float(tail.point.threshold(target)[0])
     # Scores are float32: the least of them that is not below.
     threshold = np.float32(exact)
@@ -275,7 +298,7 @@ def _use_quantile(
     sample: Exceedances,
     times: NDArray[np.int64],
     target: float,
-    settings: _Settings,
+    settings: SampleSettings,
     tail: SampleTail | None,
 ) -> _Found:
     """Return the lowest score whose share does not exceed the target, if people support it."""

@@ -31,6 +31,7 @@ SUB_COMMANDS = [
     ("facerec-clean", ["export"]),
     ("facerec-clean", ["score"]),
     ("facerec-eval", ["verify"]),
+    ("facerec-eval", ["doc2surv"]),
     ("facerec-eval", ["pack"]),
     ("facerec-eval", ["identify"]),
     ("facerec-eval", ["cfp"]),
