@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import facerec
 from eval.report_svg import draw_inline
 from facerec.checks import InputError, require
 from facerec.pages import Page
@@ -26,6 +24,8 @@ class ReportPage(Page):
         subtitle: one line under it.
         simulated: append the word to the title and to every heading.
     """
+
+    template = "evaluation.html"
 
     def __init__(self, title: str, subtitle: str = "", *, simulated: bool = False) -> None:
         self._suffix = f" {SIMULATED}" if simulated else ""
@@ -59,24 +59,3 @@ class ReportPage(Page):
         self._blocks.append({"kind": "details", "text": summary})
         yield self
         self._blocks.append({"kind": "end of details"})
-
-    def html(self) -> str:
-        """Return the whole page as text."""
-        jinja2 = require("jinja2")
-        folder = Path(facerec.__file__).with_name("templates")
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(folder),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        sections = [b for b in self._blocks if b["kind"] == "heading" and b["level"] == 2]
-        text: str = environment.get_template("evaluation.html").render(
-            title=self.title,
-            subtitle=self.subtitle,
-            contents=sections,
-            blocks=self._blocks,
-            version=facerec.__version__,
-        )
-        return text

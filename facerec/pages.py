@@ -40,6 +40,9 @@ class Page:
         subtitle: one line under it.
     """
 
+    template = "page.html"
+    """A file of templates/; a page of another look names its own."""
+
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
         self.subtitle = subtitle
@@ -162,7 +165,7 @@ class Page:
             lstrip_blocks=True,
         )
         sections = [b for b in self._blocks if b["kind"] == "heading" and b["level"] == 2]
-        text: str = environment.get_template("page.html").render(
+        text: str = environment.get_template(self.template).render(
             title=self.title,
             subtitle=self.subtitle,
             contents=sections,

@@ -50,7 +50,6 @@ __all__ = ["KEY_VARIABLE", "GalleryKey", "Vault", "make_key", "read_key", "write
 
 NONCE_BYTES = 12
 TAG_BYTES = 16
-OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES  # what a wrap or a sealed value is longer by
 CHUNK_BYTES = 1 << 20
 
 # Different purposes never share a context, whatever the caller's strings are.
