@@ -6,6 +6,7 @@ is differentiable; where they are collective, every rank has to call them in the
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,9 @@ def stop_process_group() -> None:
     if torch.distributed.is_initialized():
         barrier()
         torch.distributed.destroy_process_group()
+        # What is left of the group in reference cycles has threads: they must end while the
+        # interpreter still stands, or the process may abort at its exit.
+        gc.collect()
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
